@@ -1,0 +1,215 @@
+//! The checked configuration: what the rest of trackd works with.
+//!
+//! Made by `file.rs` only. Must not know: how it was written.
+
+use super::{Secret, Template};
+use crate::schedule::{Missed, Overlap, Schedule};
+use crate::shape::Table;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// A configuration that holds.
+#[derive(Debug)]
+pub struct Config {
+    /// The file it came from.
+    pub path: PathBuf,
+    /// `[database]`; a change needs a restart.
+    pub database: Database,
+    /// `[daemon]`; a change of `listen` or `state_dir` needs a restart.
+    pub daemon: Daemon,
+    /// `[log]`; `level` is applied at reload.
+    pub log: Log,
+    /// `[vars]` as JSON; numbers keep the digits of the file.
+    pub vars: Arc<serde_json::Value>,
+    /// In the order of the file; names are unique.
+    pub trackers: Vec<Arc<Tracker>>,
+}
+
+/// `[database]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Database {
+    /// Default: `$DATABASE_URL`, else embedded.
+    pub url: DatabaseUrl,
+    /// Connections kept. Default 5, 1..=1000.
+    pub pool_size: u32,
+    /// Further ones under load. Default 10, 0..=1000.
+    pub max_overflow: u32,
+    /// Longest wait for a connection. Default 30s.
+    pub pool_timeout: Duration,
+    /// No connection grows older. Default 1h.
+    pub pool_recycle: Duration,
+    /// Checked at borrow: alive, and writable. Default true.
+    pub pool_pre_ping: bool,
+    /// Longest statement. Default 60s.
+    pub statement_timeout: Duration,
+}
+
+/// Where the database is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DatabaseUrl {
+    /// A private cluster in the state directory.
+    Embedded,
+    /// `postgres://…` or libpq's `key=value` words.
+    Server(Secret),
+}
+
+/// `[daemon]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Daemon {
+    /// Address of the status page; `None` when written as "". Default 127.0.0.1:8787.
+    pub listen: Option<std::net::SocketAddr>,
+    /// Runs at the same time. Default 16, 1..=1024.
+    pub workers: usize,
+    /// How long running runs may finish at stop. Default 30s.
+    pub drain: Duration,
+    /// Default: `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/trackd`, else `~/.local/state/trackd`; for root `/var/lib/trackd`.
+    pub state_dir: PathBuf,
+}
+
+/// `[log]`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Log {
+    /// Directives of tracing's `EnvFilter`, checked. Default "info".
+    pub level: String,
+    /// Default auto.
+    pub format: LogFormat,
+    /// Log files, through tracing-appender. Default none.
+    pub file: Option<LogFile>,
+}
+
+/// `log.format`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LogFormat {
+    /// The journal's native fields under systemd, pretty on a terminal, plain text elsewhere.
+    Auto,
+    /// Text on stderr.
+    Pretty,
+    /// A JSON object a line on stderr.
+    Json,
+}
+
+/// `log.file`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LogFile {
+    /// A directory for trackd's logs alone.
+    pub dir: PathBuf,
+    /// Default daily.
+    pub rotation: Rotation,
+    /// Files kept. Default 14, 1..=10000.
+    pub keep: usize,
+}
+
+/// When a new log file begins (UTC).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rotation {
+    Minutely,
+    Hourly,
+    Daily,
+    Weekly,
+    Never,
+}
+
+/// `[[tracker]]`, with `[defaults]` applied.
+#[derive(Debug)]
+pub struct Tracker {
+    /// `[A-Za-z0-9][A-Za-z0-9_.-]*`, at most 63 bytes.
+    pub name: String,
+    /// From `schedule` (with `timezone`) or `every`.
+    pub schedule: Schedule,
+    /// The schedule as written, for people: `*/15 * * * * (Europe/Berlin)`, `every 15s`.
+    pub schedule_text: String,
+    /// Greatest delay; each tracker has a fixed one in 0..=jitter. Default 0s.
+    pub jitter: Duration,
+    /// Default once, 1d, 100.
+    pub missed: Missed,
+    /// Default coalesce.
+    pub overlap: Overlap,
+    /// One attempt of the source. Default 30s.
+    pub timeout: Duration,
+    /// Default 4 attempts, base 1s, max 1m.
+    pub retry: Retry,
+    /// Default reject.
+    pub on_bad_row: OnBadRow,
+    /// Exactly one of `http`, `file`.
+    pub source: SourceSpec,
+    /// At least one.
+    pub tables: Vec<Arc<Table>>,
+    /// Equal exactly when nothing that matters to this tracker changed (its own keys, defaults, the vars).
+    pub fingerprint: u64,
+}
+
+impl Tracker {
+    /// The longest a run of this tracker can take: every attempt, every wait, and the landing.
+    pub fn deadline(&self, statement_timeout: Duration) -> Duration {
+        let attempts = self.retry.attempts;
+        self.timeout * attempts
+            + self.retry.max * attempts.saturating_sub(1)
+            + statement_timeout * 2
+            + Duration::from_secs(60)
+    }
+}
+
+/// `retry = { attempts, base, max }`: exponential with full jitter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Retry {
+    /// Attempts in all, 1..=20.
+    pub attempts: u32,
+    /// The first wait is random in 0..=base, then doubled.
+    pub base: Duration,
+    /// No wait is longer; also the cap on Retry-After.
+    pub max: Duration,
+}
+
+/// `on_bad_row`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnBadRow {
+    /// Set aside, the others land (default).
+    Reject,
+    /// The run fails, nothing lands.
+    Fail,
+}
+
+/// Where a tracker's payloads come from.
+#[derive(Debug)]
+pub enum SourceSpec {
+    Http(HttpSource),
+    File(FileSource),
+}
+
+/// `http = { … }`.
+#[derive(Debug)]
+pub struct HttpSource {
+    /// Default GET.
+    pub method: String,
+    /// http or https.
+    pub url: Template,
+    /// Sent as given; values are secrets.
+    pub headers: Vec<(String, SecretTemplate)>,
+    /// Added to the URL, percent-encoded.
+    pub query: Vec<(String, Template)>,
+    /// Sent as given.
+    pub body: Option<Template>,
+    /// Bytes after decompression. Default 64 MiB.
+    pub max_body: u64,
+    /// Redirects followed. Default 5, 0..=20.
+    pub max_redirects: usize,
+}
+
+/// A template whose text and result are not to be printed.
+pub struct SecretTemplate(pub Template);
+
+impl std::fmt::Debug for SecretTemplate {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[secret]")
+    }
+}
+
+/// `file = { path }`.
+#[derive(Debug)]
+pub struct FileSource {
+    /// Absolute, or relative to the configuration file.
+    pub path: Template,
+    /// Bytes. Default 64 MiB.
+    pub max_body: u64,
+}

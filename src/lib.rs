@@ -1,0 +1,7 @@
+//! **trackd**: cron + curl + jq + psql, as one daemon that loses nothing.
+pub mod class;
+pub mod config;
+pub mod schedule;
+pub mod shape;
+pub mod source;
+pub mod status;

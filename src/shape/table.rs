@@ -1,0 +1,181 @@
+//! A table as the configuration describes it: columns, types, key, history.
+//!
+//! Comes in from `config`, already checked; goes out to `shape` (which fills rows) and to
+//! `store` (which makes and writes the table). Must not know: tokio, the database client, the clock.
+
+use super::program::Program;
+use std::fmt;
+
+/// One table a tracker writes, ready to use: nothing left to parse or to default.
+///
+/// Shape: at least one column; `key` holds indices into `columns`, unique, in the order written;
+/// empty only for `History::Snapshot`.
+#[derive(Debug)]
+pub struct Table {
+    /// Name in PostgreSQL, unquoted, `[a-z_][a-z0-9_]*`, optionally `schema.name`.
+    pub name: String,
+    /// How the table keeps time.
+    pub history: History,
+    /// The program that turns one payload into rows.
+    pub rows: Program,
+    /// The columns the configuration names, in its order (history columns are not among them).
+    pub columns: Vec<Column>,
+    /// Indices into `columns`.
+    pub key: Vec<usize>,
+}
+
+impl Table {
+    /// The names of the key columns, in key order.
+    pub fn key_names(&self) -> impl Iterator<Item = &str> {
+        self.key.iter().map(|&i| self.columns[i].name.as_str())
+    }
+}
+
+/// How a table keeps time (design, section 4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum History {
+    /// What was there at that instant: key (key…, taken_at).
+    Snapshot,
+    /// Something that happened once: key (key…).
+    Event { on_change: OnChange },
+    /// One row a version: key (key…, valid_from), open version has valid_to null.
+    Change { absent: Absent },
+    /// How it is now: key (key…).
+    State { absent: Absent },
+}
+
+impl History {
+    /// The word used in the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            History::Snapshot => "snapshot",
+            History::Event { .. } => "event",
+            History::Change { .. } => "change",
+            History::State { .. } => "state",
+        }
+    }
+
+    /// The column that holds the run's scheduled instant.
+    pub const fn instant_column(self) -> &'static str {
+        match self {
+            History::Snapshot => "taken_at",
+            History::Event { .. } => "first_seen_at",
+            History::Change { .. } => "valid_from",
+            History::State { .. } => "updated_at",
+        }
+    }
+}
+
+/// What an event seen again with other values does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OnChange {
+    /// The first sight stays (default).
+    Ignore,
+    /// The row is corrected; `first_seen_at` stays.
+    Update,
+}
+
+/// What happens to a key that the source no longer shows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Absent {
+    /// It stays as it is (state's default).
+    Keep,
+    /// Its open version ends (change's default).
+    Close,
+    /// Its row is deleted (state only).
+    Delete,
+}
+
+/// One column.
+#[derive(Debug)]
+pub struct Column {
+    /// Name in PostgreSQL, `[a-z_][a-z0-9_]*`.
+    pub name: String,
+    /// Its type.
+    pub ty: Type,
+    /// The program that yields its value from one row.
+    pub program: Program,
+    /// A null is a bad row. Key columns are always required.
+    pub required: bool,
+    /// The value for a null, as the JSON the configuration gave.
+    pub default: Option<serde_json::Value>,
+    /// `CHECK (…)`, verbatim SQL.
+    pub check: Option<String>,
+    /// `REFERENCES table`, the table's name: its key must be one column of the same type.
+    pub references: Option<String>,
+    /// An index of its own.
+    pub index: bool,
+}
+
+/// A column's type; `X[]` is `Type { array: true, .. }`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Type {
+    /// The type, or the type of the elements.
+    pub scalar: Scalar,
+    /// One dimension; elements may be null.
+    pub array: bool,
+}
+
+/// The types of design section 3.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Scalar {
+    Text,
+    Integer,
+    Bigint,
+    /// Digits kept exactly as sent; `(precision, scale)` as in PostgreSQL, rounded half away from zero.
+    Numeric(Option<(u16, i16)>),
+    Double,
+    Boolean,
+    Date,
+    Timestamptz(TimeFormat),
+    Uuid,
+    Jsonb,
+    Inet,
+    Bytea,
+}
+
+/// How a timestamptz (or date) is written in the source.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TimeFormat {
+    /// RFC 3339 text, an offset is required; numbers are bad rows.
+    Rfc3339,
+    /// Seconds since the epoch, fractions kept to microseconds, number or text.
+    Unix,
+    /// Milliseconds since the epoch, number or text.
+    UnixMs,
+    /// A strftime pattern (jiff's); without an offset in it the time is UTC.
+    Pattern(String),
+}
+
+impl Scalar {
+    /// The words a configuration may use, for the message that lists them.
+    pub const WORDS: &'static str = "text, integer, bigint, numeric, numeric(p,s), double precision, boolean, date, \
+        timestamptz, uuid, jsonb, inet, bytea, and any of them with []";
+
+    /// The type as PostgreSQL writes it, without `[]`.
+    pub fn sql(&self) -> String {
+        match self {
+            Scalar::Text => "text".into(),
+            Scalar::Integer => "integer".into(),
+            Scalar::Bigint => "bigint".into(),
+            Scalar::Numeric(None) => "numeric".into(),
+            Scalar::Numeric(Some((precision, scale))) => format!("numeric({precision},{scale})"),
+            Scalar::Double => "double precision".into(),
+            Scalar::Boolean => "boolean".into(),
+            Scalar::Date => "date".into(),
+            Scalar::Timestamptz(_) => "timestamp with time zone".into(),
+            Scalar::Uuid => "uuid".into(),
+            Scalar::Jsonb => "jsonb".into(),
+            Scalar::Inet => "inet".into(),
+            Scalar::Bytea => "bytea".into(),
+        }
+    }
+}
+
+/// The type as PostgreSQL's `format_type` writes it: `numeric(4,1)`, `double precision`, `text[]`.
+impl fmt::Display for Type {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.scalar.sql())?;
+        f.write_str(if self.array { "[]" } else { "" })
+    }
+}

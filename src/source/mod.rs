@@ -1,0 +1,73 @@
+//! Where responses come from: one bounded, timed exchange → `Payload`.
+//!
+//! In: an `Ask` (what the templates may see). Out: the payload's bytes and what is known of the response.
+//! Must not know: the store, shape programs, the schedule.
+
+pub mod file;
+pub mod http;
+
+use crate::class::Class;
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use std::time::Duration;
+
+/// A kind of source. `command` and `sql` will be further ones.
+pub trait Source: Send + Sync {
+    /// Fetches once, with the retries its configuration allows.
+    ///
+    /// Cancel safety: safe; dropping the future closes the connection and nothing is kept.
+    ///
+    /// # Errors
+    /// `source::Error` after the last attempt, with its class and a hint.
+    fn fetch<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<Payload, Error>>;
+}
+
+/// What a request may depend on, besides its configuration.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    /// The values of `{{ run… }}` and `{{ vars… }}`.
+    pub context: minijinja::Value,
+}
+
+/// The bytes a source gave for one run, and what is known about them.
+#[derive(Debug, Clone)]
+pub struct Payload {
+    /// The body, decompressed, at most `max_body` bytes.
+    pub body: Bytes,
+    /// What an HTTP source adds.
+    pub response: Response,
+    /// Attempts it took, from 1.
+    pub attempts: u32,
+}
+
+/// What `$response` shows to programs. Empty for a file.
+#[derive(Debug, Clone, Default, serde::Serialize)]
+pub struct Response {
+    /// HTTP status.
+    pub status: Option<u16>,
+    /// The address that answered, after redirects.
+    pub url: Option<String>,
+    /// Header names in lower case; a repeated header is joined with ", ".
+    pub headers: std::collections::BTreeMap<String, String>,
+}
+
+/// Why a source gave no payload.
+///
+/// Reads "status 503, expected 200" or "connect 127.0.0.1:9: connection refused": lower case, no full stop,
+/// causes included once. Never holds a secret (no header values, no password of a URL).
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Error {
+    /// What happened.
+    pub message: String,
+    /// What happens next.
+    pub class: Class,
+    /// What to do about it.
+    pub hint: Option<String>,
+    /// The status, where there was an answer.
+    pub status: Option<u16>,
+    /// How long the source asked us to wait (Retry-After), already capped.
+    pub retry_after: Option<Duration>,
+    /// Attempts made, from 1.
+    pub attempts: u32,
+}

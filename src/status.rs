@@ -1,0 +1,198 @@
+//! What the daemon shows of itself: plain values, made by `daemon`, rendered by `admin` and `cli`.
+//!
+//! Must not know: how they are made or shown. Holds no secret.
+
+use crate::class::Class;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+/// The whole daemon at one moment.
+#[derive(Debug, Clone, Serialize, Default)]
+pub struct Status {
+    /// trackd's version.
+    pub version: &'static str,
+    /// `host:pid`, as in `trackd.runs.instance`.
+    pub instance: String,
+    /// Where the daemon is in its life.
+    pub phase: Phase,
+    /// When it started.
+    pub started_at: Timestamp,
+    /// The configuration file.
+    pub config_path: String,
+    /// 1 for the configuration of the start, one more at each good reload.
+    pub config_generation: u64,
+    /// The latest reload, if any.
+    pub last_reload: Option<Reload>,
+    /// Runs going on now, and the most there can be.
+    pub workers_busy: usize,
+    /// `daemon.workers`.
+    pub workers: usize,
+    /// Due runs that wait for a worker.
+    pub queued: usize,
+    /// What the database last said, if it is away.
+    pub database_error: Option<String>,
+    /// The pool's numbers.
+    pub pool: Pool,
+    /// Totals since the start.
+    pub totals: Totals,
+    /// In the order of the file.
+    pub trackers: Vec<Tracker>,
+}
+
+/// `Status::phase`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
+#[serde(rename_all = "lowercase")]
+pub enum Phase {
+    #[default]
+    Starting,
+    Running,
+    /// Running, but the database is away.
+    Degraded,
+    Draining,
+}
+
+/// One reload.
+#[derive(Debug, Clone, Serialize)]
+pub struct Reload {
+    /// When it ended.
+    pub at: Timestamp,
+    /// Whether the new configuration is in force.
+    pub ok: bool,
+    /// What changed, or every fault.
+    pub message: String,
+}
+
+/// Connections.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Pool {
+    /// Open ones.
+    pub size: u32,
+    /// Open and not borrowed.
+    pub idle: u32,
+    /// Borrowed ones.
+    pub borrowed: u32,
+    /// Tasks that wait for one.
+    pub waiting: u32,
+    /// The most there can be.
+    pub limit: u32,
+}
+
+/// Counts since the start.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Totals {
+    pub succeeded: u64,
+    pub failed: u64,
+    pub skipped: u64,
+    pub missed: u64,
+    pub rows_written: u64,
+    pub rows_rejected: u64,
+}
+
+/// One tracker.
+#[derive(Debug, Clone, Serialize)]
+pub struct Tracker {
+    pub name: String,
+    /// As written, with its zone.
+    pub schedule: String,
+    /// What is going on.
+    pub state: TrackerState,
+    /// The next instant, without jitter.
+    pub next_run: Option<Timestamp>,
+    /// The latest run that ended, of this process or of the ledger.
+    pub last: Option<Run>,
+    /// The scheduled instant of the latest success.
+    pub last_success: Option<Timestamp>,
+    /// Failures since the latest success.
+    pub failures_in_a_row: u32,
+    /// Since the start.
+    pub totals: Totals,
+    /// The newest rows landed by this process, a few for each table.
+    pub newest: Vec<Sample>,
+}
+
+/// `Tracker::state`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum TrackerState {
+    Idle,
+    /// Due, waits for a worker.
+    Queued,
+    Running,
+}
+
+/// One run, as in `trackd.runs`.
+#[derive(Debug, Clone, Serialize)]
+pub struct Run {
+    pub run_id: Uuid,
+    pub tracker: String,
+    pub scheduled_at: Timestamp,
+    pub kind: Kind,
+    pub status: RunStatus,
+    /// Attempts of the source, from 1; 0 where none was made.
+    pub attempt: i32,
+    pub instance: String,
+    pub started_at: Timestamp,
+    pub finished_at: Timestamp,
+    pub fetched_bytes: Option<i64>,
+    pub http_status: Option<i32>,
+    pub rows_read: i64,
+    pub rows_written: i64,
+    pub rows_rejected: i64,
+    /// Lower-case hexadecimal.
+    pub payload_sha256: Option<String>,
+    pub error_class: Option<Class>,
+    /// One line, with the hint where there is one.
+    pub error: Option<String>,
+}
+
+/// `trackd.runs.kind`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Scheduled,
+    CatchUp,
+    Manual,
+}
+
+impl Kind {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Kind::Scheduled => "scheduled",
+            Kind::CatchUp => "catch_up",
+            Kind::Manual => "manual",
+        }
+    }
+}
+
+/// `trackd.runs.status` of a run that ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RunStatus {
+    Succeeded,
+    Failed,
+    Missed,
+    Skipped,
+}
+
+impl RunStatus {
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            RunStatus::Succeeded => "succeeded",
+            RunStatus::Failed => "failed",
+            RunStatus::Missed => "missed",
+            RunStatus::Skipped => "skipped",
+        }
+    }
+}
+
+/// A few rows, as text.
+#[derive(Debug, Clone, Serialize)]
+pub struct Sample {
+    pub table: String,
+    /// The scheduled instant of their run.
+    pub at: Timestamp,
+    pub columns: Vec<String>,
+    /// `None` is null; long texts are cut.
+    pub rows: Vec<Vec<Option<String>>>,
+}

@@ -1,0 +1,15 @@
+//! The behaviour of trackd, in one test binary: real PostgreSQL, real sockets, real processes.
+//!
+//! Tests run in parallel, take nothing that exists already, and never sleep to wait.
+
+mod cli;
+mod config;
+mod daemon;
+mod demo;
+mod embedded;
+mod rules;
+mod schedule;
+mod shape;
+mod source;
+mod store;
+mod support;

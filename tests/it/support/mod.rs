@@ -1,0 +1,1 @@
+//! What the tests share: throw-away PostgreSQL, servers that misbehave, waiting for events.
