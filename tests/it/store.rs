@@ -1,1 +1,320 @@
-//! Behaviour of `store`.
+//! Behaviour of `store`: the guard under every kind of end, and the four histories.
+
+use crate::support::postgres::{Database, Server};
+use crate::support::proxy::Proxy;
+use crate::support::rows::{TestRows, table};
+use jiff::Timestamp;
+use std::time::Duration;
+use tokio_postgres::types::Type;
+use trackd::shape::{Absent, History, OnChange, Stamp, Table};
+use trackd::store::write::{Care, Failure, Writer};
+use trackd::store::{Error, Pool, PoolOptions, Statement, ledger};
+
+fn pool(database: &Database) -> Pool {
+    Pool::new(PoolOptions { pool_timeout: Duration::from_secs(10), ..PoolOptions::new(&database.url()).unwrap() })
+}
+
+async fn count(pool: &Pool, sql: &str) -> i64 {
+    let mut guard = pool.begin().await.unwrap();
+    let rows = guard.query(Statement::new(sql.to_owned())).await.unwrap();
+    rows[0].get(0)
+}
+
+async fn run_sql(pool: &Pool, sql: &str) {
+    let mut guard = pool.begin().await.unwrap();
+    guard.batch("prepare the test", sql).await.unwrap();
+    let _receipt = guard.commit().await.unwrap();
+}
+
+#[tokio::test]
+async fn what_a_guard_commits_is_there_and_what_it_drops_is_not() {
+    let database = Server::shared().database().await;
+    let pool = pool(&database);
+    run_sql(&pool, "CREATE TABLE t (n int)").await;
+    let mut kept = pool.begin().await.unwrap();
+    kept.defer(Statement::new("INSERT INTO t VALUES ($1)").bind(1_i32, Type::INT4));
+    let _receipt = kept.commit().await.unwrap();
+    let mut dropped = pool.begin().await.unwrap();
+    dropped.defer(Statement::new("INSERT INTO t VALUES (2)"));
+    dropped.flush().await.unwrap();
+    drop(dropped);
+    assert_eq!(count(&pool, "SELECT sum(n) FROM t").await, 1);
+}
+
+#[tokio::test]
+async fn a_guard_with_a_failed_statement_does_not_commit() {
+    let database = Server::shared().database().await;
+    let pool = pool(&database);
+    run_sql(&pool, "CREATE TABLE t (n int)").await;
+    let mut guard = pool.begin().await.unwrap();
+    guard.defer(Statement::new("INSERT INTO t VALUES (1)"));
+    guard.defer(Statement::new("INSERT INTO t VALUES (1/0)"));
+    let error = guard.flush().await.unwrap_err();
+    assert_eq!(error.sqlstate(), Some("22012"));
+    let error = guard.commit().await.unwrap_err();
+    assert!(error.to_string().contains("aborted by an earlier error"), "{error}");
+    assert_eq!(count(&pool, "SELECT count(*) FROM t").await, 0);
+}
+
+#[tokio::test]
+async fn a_statement_that_fails_on_its_way_with_commit_takes_everything_with_it() {
+    let database = Server::shared().database().await;
+    let pool = pool(&database);
+    run_sql(&pool, "CREATE TABLE t (n int)").await;
+    let mut guard = pool.begin().await.unwrap();
+    guard.defer(Statement::new("INSERT INTO t VALUES (1)"));
+    guard.defer(Statement::new("INSERT INTO nowhere VALUES (1)"));
+    guard.defer(Statement::new("INSERT INTO t VALUES (2)"));
+    let error = guard.commit().await.unwrap_err();
+    assert_eq!(error.sqlstate(), Some("42P01"), "{error}");
+    assert!(!error.is_unknown_commit());
+    assert_eq!(count(&pool, "SELECT count(*) FROM t").await, 0);
+}
+
+#[tokio::test]
+async fn a_guard_dropped_in_the_middle_of_a_query_cancels_it_in_the_server() {
+    let database = Server::shared().database().await;
+    let pool = pool(&database);
+    let mut guard = pool.begin().await.unwrap();
+    let sleep = guard.query(Statement::new("SELECT pg_sleep(60), 'the slow one'"));
+    let watcher = database.client().await;
+    let running = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() \
+                   AND state = 'active' AND query LIKE '%the slow one%' AND pid <> pg_backend_pid()";
+    tokio::select! {
+        _ = sleep => panic!("the query ended by itself"),
+        () = until(&watcher, running, 1) => {}
+    }
+    drop(guard);
+    until(&watcher, running, 0).await;
+    assert!(pool.close(Duration::from_secs(10)).await, "the connection did not come back");
+}
+
+#[tokio::test]
+async fn a_panic_rolls_back_and_the_connection_serves_the_next() {
+    let database = Server::shared().database().await;
+    let pool = Pool::new(PoolOptions { pool_size: 1, max_overflow: 0, ..PoolOptions::new(&database.url()).unwrap() });
+    run_sql(&pool, "CREATE TABLE t (n int)").await;
+    let inner = pool.clone();
+    let task = tokio::spawn(async move {
+        let mut guard = inner.begin().await.unwrap();
+        guard.defer(Statement::new("INSERT INTO t VALUES (1)"));
+        guard.flush().await.unwrap();
+        panic!("on purpose");
+    });
+    assert!(task.await.unwrap_err().is_panic());
+    assert_eq!(count(&pool, "SELECT count(*) FROM t").await, 0);
+    assert_eq!(count(&pool, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'").await, 0);
+}
+
+#[tokio::test]
+async fn a_guard_dropped_after_any_number_of_polls_leaves_a_clean_connection() {
+    let database = Server::shared().database().await;
+    let pool = Pool::new(PoolOptions { pool_size: 1, max_overflow: 0, ..PoolOptions::new(&database.url()).unwrap() });
+    run_sql(&pool, "CREATE TABLE t (n int)").await;
+    let mut finished = 0;
+    for polls in 0..40 {
+        let work = async {
+            let mut guard = pool.begin().await?;
+            guard.defer(Statement::new("INSERT INTO t VALUES (1)"));
+            guard.flush().await?;
+            guard.query(Statement::new("SELECT 1")).await?;
+            guard.commit().await
+        };
+        finished += u32::from(crate::support::polls::at_most(work, polls).await.is_some_and(|done| done.is_ok()));
+        assert_eq!(count(&pool, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'").await, 0);
+    }
+    let rows = count(&pool, "SELECT count(*) FROM t").await;
+    // A commit that was dropped after it was sent may have landed; a finished one has.
+    assert!(finished > 0 && rows >= i64::from(finished), "{finished} finished, {rows} rows");
+}
+
+#[tokio::test]
+async fn commit_lost_in_transit_is_reported_as_unknown() {
+    let server = Server::shared();
+    let database = server.database().await;
+    run_sql(&pool(&database), "CREATE TABLE t (n int)").await;
+    let proxy = Proxy::start(database.socket()).await;
+    let through = Pool::new(PoolOptions::new(&proxy.url(&database)).unwrap());
+    let mut guard = through.begin().await.unwrap();
+    guard.defer(Statement::new("INSERT INTO t VALUES (1)"));
+    guard.flush().await.unwrap();
+    proxy.lose_answers_from_now();
+    let error = guard.commit().await.unwrap_err();
+    assert!(error.is_unknown_commit(), "{error}");
+    assert_eq!(count(&pool(&database), "SELECT count(*) FROM t").await, 1, "the server had committed");
+}
+
+#[tokio::test]
+async fn borrowers_are_served_in_turn_and_none_waits_for_ever() {
+    let database = Server::shared().database().await;
+    let pool = Pool::new(PoolOptions { pool_size: 2, max_overflow: 0, ..PoolOptions::new(&database.url()).unwrap() });
+    let turns = |_: usize| {
+        let pool = pool.clone();
+        tokio::spawn(async move {
+            for _ in 0..20 {
+                let mut guard = pool.begin().await.unwrap();
+                guard.query(Statement::new("SELECT 1")).await.unwrap();
+                let _receipt = guard.commit().await.unwrap();
+            }
+        })
+    };
+    let tasks: Vec<_> = (0..20).map(turns).collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let numbers = pool.numbers();
+    assert!(numbers.size <= 2 && numbers.waiting == 0, "{numbers:?}");
+}
+
+#[tokio::test]
+async fn a_database_that_is_away_is_an_error_of_class_retry_with_its_cause() {
+    let options = PoolOptions {
+        pool_timeout: Duration::from_millis(300),
+        ..PoolOptions::new("host=/nonexistent/trackd user=nobody").unwrap()
+    };
+    let error = Pool::new(options).begin().await.unwrap_err();
+    assert_eq!(error.class(), trackd::class::Class::Retry);
+    assert!(error.is_away() && error.to_string().contains("No such file or directory"), "{error}");
+}
+
+/// Lands rows of `table` and returns what `Written` says: (rows written, rows rejected).
+async fn land(pool: &Pool, table: &std::sync::Arc<Table>, at: &str, rows: TestRows, care: Care) -> Result<(u64, u64), Error> {
+    let at: Timestamp = at.parse().unwrap();
+    let stamp = Stamp { at, run_id: ledger::run_id("t", at) };
+    let mut guard = pool.begin().await?;
+    let writer = Writer::new(table.clone());
+    let written = writer.write(&mut guard, &stamp, &mut rows.parts(&stamp), care).await.map_err(|failure| match failure {
+        Failure::Store(error) => error,
+        other => panic!("{other:?}"),
+    })?;
+    let _receipt = guard.commit().await?;
+    Ok((written.rows, written.rejected))
+}
+
+async fn texts(database: &Database, sql: &str) -> Vec<String> {
+    database.client().await.query(sql, &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+const DAY_1: &str = "2025-01-01T00:00:00Z";
+const DAY_2: &str = "2025-01-02T00:00:00Z";
+const DAY_3: &str = "2025-01-03T00:00:00Z";
+
+/// Few rows go as arrays, many by COPY: both must do the same.
+async fn both_ways(ddl: &str, history: History, steps: &[(&str, &[(&str, i32)], u64)], sql: &str, expected: &[&str]) {
+    for padding in [0, 700] {
+        let database = Server::shared().database().await;
+        let pool = pool(&database);
+        run_sql(&pool, ddl).await;
+        let table = table("t", history);
+        for (at, rows, written) in steps {
+            let rows = TestRows::new(rows).padded(padding);
+            let extra = if steps[0].0 == *at || history == History::Snapshot { padding as u64 } else { 0 };
+            assert_eq!(land(&pool, &table, at, rows, Care::Sets).await.unwrap(), (written + extra, 0), "{at} {padding}");
+        }
+        assert_eq!(texts(&database, sql).await, expected, "padding {padding}");
+    }
+}
+
+#[tokio::test]
+async fn a_snapshot_keeps_every_instant() {
+    both_ways(
+        "CREATE TABLE t (k text, v int, taken_at timestamptz, run_id uuid, PRIMARY KEY (k, taken_at))",
+        History::Snapshot,
+        &[(DAY_1, &[("a", 1), ("b", 1)], 2), (DAY_2, &[("a", 1)], 1)],
+        "SELECT k || v || taken_at::date FROM t WHERE k < 'pad' ORDER BY taken_at, k",
+        &["a12025-01-01", "b12025-01-01", "a12025-01-02"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_event_seen_again_is_ignored() {
+    both_ways(
+        "CREATE TABLE t (k text PRIMARY KEY, v int, first_seen_at timestamptz, run_id uuid)",
+        History::Event { on_change: OnChange::Ignore },
+        &[(DAY_1, &[("a", 1), ("b", 1)], 2), (DAY_2, &[("a", 9), ("c", 1)], 1)],
+        "SELECT k || v || first_seen_at::date FROM t WHERE k < 'pad' ORDER BY k",
+        &["a12025-01-01", "b12025-01-01", "c12025-01-02"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn an_event_is_corrected_when_asked_and_keeps_its_first_sight() {
+    both_ways(
+        "CREATE TABLE t (k text PRIMARY KEY, v int, first_seen_at timestamptz, run_id uuid)",
+        History::Event { on_change: OnChange::Update },
+        &[(DAY_1, &[("a", 1), ("b", 1)], 2), (DAY_2, &[("a", 9), ("b", 1)], 1)],
+        "SELECT k || v || first_seen_at::date FROM t WHERE k < 'pad' ORDER BY k",
+        &["a92025-01-01", "b12025-01-01"],
+    )
+    .await;
+}
+
+const CHANGE: &str = "CREATE TABLE t (k text, v int, valid_from timestamptz, valid_to timestamptz, run_id uuid, PRIMARY KEY (k, valid_from)); \
+                      CREATE UNIQUE INDEX ON t (k) WHERE valid_to IS NULL";
+
+#[tokio::test]
+async fn a_change_writes_a_version_only_when_something_changed_and_closes_what_is_gone() {
+    both_ways(
+        CHANGE,
+        History::Change { absent: Absent::Close },
+        &[(DAY_1, &[("a", 1), ("b", 1)], 2), (DAY_2, &[("a", 1), ("b", 2)], 1), (DAY_3, &[("b", 2)], 1)],
+        "SELECT k || v || valid_from::date || coalesce(valid_to::date::text, '') FROM t WHERE k < 'pad' ORDER BY k, valid_from",
+        &["a12025-01-012025-01-03", "b12025-01-012025-01-02", "b22025-01-02"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_change_keeps_the_open_version_of_what_is_gone_when_asked() {
+    both_ways(
+        CHANGE,
+        History::Change { absent: Absent::Keep },
+        &[(DAY_1, &[("a", 1)], 1), (DAY_2, &[], 0), (DAY_3, &[("a", 2)], 1)],
+        "SELECT k || v || valid_from::date || coalesce(valid_to::date::text, '') FROM t WHERE k < 'pad' ORDER BY k, valid_from",
+        &["a12025-01-012025-01-03", "a22025-01-03"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_state_is_how_it_is_now() {
+    both_ways(
+        "CREATE TABLE t (k text PRIMARY KEY, v int, updated_at timestamptz, run_id uuid)",
+        History::State { absent: Absent::Delete },
+        &[(DAY_1, &[("a", 1), ("b", 1)], 2), (DAY_2, &[("a", 1), ("b", 2)], 1), (DAY_3, &[("b", 2)], 1)],
+        "SELECT k || v || updated_at::date FROM t WHERE k < 'pad' ORDER BY k",
+        &["b22025-01-02"],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_row_the_server_refuses_is_found_and_set_aside_and_the_others_land() {
+    for padding in [0, 700] {
+        let database = Server::shared().database().await;
+        let pool = pool(&database);
+        run_sql(&pool, "CREATE TABLE t (k text PRIMARY KEY, v int CHECK (v < 10), first_seen_at timestamptz, run_id uuid)").await;
+        trackd::store::migrate::migrate(&mut database.client().await).await.unwrap();
+        let table = table("t", History::Event { on_change: OnChange::Ignore });
+        let rows = || TestRows::new(&[("a", 1), ("b", 11), ("c", 2), ("d", 12)]).padded(padding);
+        let error = land(&pool, &table, DAY_1, rows(), Care::Sets).await.unwrap_err();
+        assert_eq!(error.class(), trackd::class::Class::Row, "{error}");
+        assert_eq!(count(&pool, "SELECT count(*) FROM t").await, 0, "nothing half-written");
+        assert_eq!(land(&pool, &table, DAY_1, rows(), Care::Halves).await.unwrap(), (2 + padding as u64, 2));
+        assert_eq!(texts(&database, "SELECT k FROM t WHERE k < 'pad' ORDER BY k").await, ["a", "c"]);
+        let rejects = texts(&database, "SELECT (row->>'k') || ' ' || reason FROM trackd.rejects ORDER BY 1").await;
+        assert!(rejects.len() == 2 && rejects[0].starts_with("b ") && rejects[0].contains("t_v_check"), "{rejects:?}");
+    }
+}
+
+/// Waits until a query's count is what is expected.
+async fn until(client: &tokio_postgres::Client, sql: &str, expected: i64) {
+    let reached = async {
+        while client.query_one(sql, &[]).await.unwrap().get::<_, i64>(0) != expected {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), reached).await.expect("the event did not come within 20 s");
+}
