@@ -12,16 +12,17 @@ use std::ops::Range;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     pub(super) place: Place,
+    /// The key it is about.
+    key: Option<String>,
     message: String,
     hint: Option<String>,
     /// May only be there because something near it is broken.
     pub(super) derived: bool,
-    named: bool,
 }
 
 impl Fault {
     pub(super) fn new(place: Place, message: impl Into<String>) -> Fault {
-        Fault { place, message: message.into(), hint: None, derived: false, named: false }
+        Fault { place, key: None, message: message.into(), hint: None, derived: false }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Fault {
@@ -36,16 +37,16 @@ impl Fault {
 
     /// Says which key it is about, once.
     pub(super) fn about(mut self, key: &str) -> Fault {
-        if !self.named {
-            self.message = format!("`{key}`: {}", self.message);
-            self.named = true;
-        }
+        self.key.get_or_insert_with(|| key.to_owned());
         self
     }
 
     /// What is wrong: one line, lower case.
-    pub fn message(&self) -> &str {
-        &self.message
+    pub fn message(&self) -> String {
+        match &self.key {
+            Some(key) => format!("`{key}`: {}", self.message),
+            None => self.message.clone(),
+        }
     }
 
     /// What to do about it.
@@ -67,6 +68,7 @@ pub struct Faults {
 impl Faults {
     /// Sorts, drops doubles, masks `secrets` (bytes of `text`).
     pub(super) fn new(name: String, text: &str, mut list: Vec<Fault>, secrets: &[Range<usize>]) -> Faults {
+        // A fault of the defaults is met again in each tracker; the sort is stable, and the defaults were read first.
         list.sort_by(|a, b| (&a.place, &a.message).cmp(&(&b.place, &b.message)));
         list.dedup_by(|a, b| a.place == b.place && a.message == b.message);
         Faults { name, text: mask(text, secrets), list }
@@ -99,8 +101,8 @@ impl Faults {
                 }
             };
             match &fault.hint {
-                Some(hint) => format!("{place}: {}; {hint}", fault.message),
-                None => format!("{place}: {}", fault.message),
+                Some(hint) => format!("{place}: {}; {hint}", fault.message()),
+                None => format!("{place}: {}", fault.message()),
             }
         })
     }
@@ -110,7 +112,7 @@ impl Faults {
         let renderer = if colour { Renderer::styled() } else { Renderer::plain() };
         let mut report = String::new();
         for fault in &self.list {
-            let title = Level::ERROR.primary_title(fault.message.as_str());
+            let title = Level::ERROR.primary_title(fault.message());
             let group = match &fault.place {
                 Place::Whole => title.element(Origin::path(self.name.as_str())),
                 Place::Variable(name) => title.element(Origin::path(format!("environment variable {name}"))),

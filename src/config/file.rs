@@ -63,15 +63,27 @@ pub fn parse(text: &str, path: &Path, env: &Environment) -> Result<Config, Fault
     let config = sink.keep(Fields::new("", &root, &sink)).and_then(|top| read(top, path, env));
     faults.extend(sink.into_faults());
     if !syntax.is_empty() {
-        // What a broken line would have held is missed elsewhere: that is not worth a word until it is mended.
-        let lines: Vec<usize> = syntax.iter().filter_map(|fault| line(text, fault)).collect();
-        faults.retain(|fault| !fault.derived && line(text, fault).is_none_or(|line| !lines.contains(&line)));
-        faults.extend(syntax);
+        faults = with_syntax(faults, syntax, text);
     }
     match config {
         Some(config) if faults.is_empty() => Ok(config),
         _ => Err(Faults::new(path.display().to_string(), text, faults, &secrets)),
     }
+}
+
+/// The syntax faults, the first of each line, and of the others those that will still be there when these are mended.
+fn with_syntax(mut faults: Vec<Fault>, mut syntax: Vec<Fault>, text: &str) -> Vec<Fault> {
+    syntax.sort_by(|a, b| a.place.cmp(&b.place));
+    syntax.dedup_by_key(|fault| line(text, fault));
+    let broken: Vec<_> = syntax.iter().map(|fault| line(text, fault)).collect();
+    faults.retain(|fault| {
+        // The parser puts an empty value at nowhere in place of one it cannot read.
+        let nowhere = matches!(fault.place, Place::File { span: (0, 0), .. });
+        let variable = matches!(fault.place, Place::Variable(_));
+        variable || !(nowhere || fault.derived || broken.contains(&line(text, fault)))
+    });
+    faults.extend(syntax);
+    faults
 }
 
 fn line(text: &str, fault: &Fault) -> Option<usize> {

@@ -175,8 +175,12 @@ impl Node {
         if range.contains(&length) {
             return Ok(length);
         }
-        let show = humantime::format_duration;
-        Err(self.fault(format!("expected {} to {}, got {}", show(*range.start()), show(*range.end()), quote(text))))
+        Err(self.fault(format!(
+            "expected {} to {}, got {}",
+            length_text(*range.start()),
+            length_text(*range.end()),
+            quote(text)
+        )))
     }
 
     /// A number of bytes in a range.
@@ -199,7 +203,7 @@ impl Node {
         let text = self.text()?;
         words.iter().find(|(word, _)| *word == text).map(|(_, value)| *value).ok_or_else(|| {
             let list: Vec<String> = words.iter().map(|(word, _)| format!("\"{word}\"")).collect();
-            let fault = self.fault(format!("expected {}, got {}", list.join(" or "), quote(text)));
+            let fault = self.fault(format!("expected one of {}, got {}", list.join(", "), quote(text)));
             match fault::known(text, words.iter().map(|(word, _)| *word), "").split_once('?') {
                 Some((guess, _)) => fault.hint(format!("{guess}?")),
                 None => fault,
@@ -252,6 +256,15 @@ impl Node {
             Value::Given(text, _) => node::value(text, &self.place).unwrap_or_else(|| self.clone()),
             _ => self.clone(),
         }
+    }
+}
+
+/// Days as days: humantime makes months and odd hours of a year.
+fn length_text(length: Duration) -> String {
+    const DAY: u64 = 24 * 3600;
+    match (length.as_secs() / DAY, length.as_secs() % DAY) {
+        (days @ 1.., 0) => format!("{days}d"),
+        _ => humantime::format_duration(length).to_string(),
     }
 }
 

@@ -97,12 +97,14 @@ fn headers(node: &Node, context: &Context<'_>) -> Result<Vec<(String, SecretTemp
     let entries = node.table()?;
     let sink = context.sink;
     let mut headers: Vec<(String, SecretTemplate)> = Vec::new();
+    let mut names: Vec<String> = Vec::new();
     for Entry { key, place, node } in entries {
         if key.is_empty() || !key.chars().all(is_token) {
             sink.push(Fault::new(place, format!("expected the name of a header, got {}", quote(&key))));
-        } else if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(&key)) {
+        } else if names.iter().any(|name| name.eq_ignore_ascii_case(&key)) {
             sink.push(Fault::new(place, format!("the header `{key}` is given twice")));
         } else {
+            names.push(key.clone());
             let value = header(&node, context).map_err(|fault| fault.about(&format!("http.headers.{key}")));
             headers.extend(sink.keep(value).map(|value| (key, SecretTemplate(value))));
         }

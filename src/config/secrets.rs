@@ -13,9 +13,9 @@ pub(super) fn spans(root: &Node, text: &str, syntax: &[Fault]) -> Vec<Range<usiz
     for entry in children(root) {
         match entry.key.as_str() {
             "database" => {
-                children(&entry.node).iter().filter(|e| e.key == "url").for_each(|e| all(&e.node, &mut spans))
+                children(&entry.node).iter().filter(|e| e.key == "url").for_each(|e| all(&e.node, true, &mut spans));
             }
-            "vars" => all(&entry.node, &mut spans),
+            "vars" => all(&entry.node, false, &mut spans),
             "defaults" | "tracker" => headers(&entry.node, &mut spans),
             _ => {}
         }
@@ -36,17 +36,19 @@ fn headers(node: &Node, spans: &mut Vec<Range<usize>>) {
     match &node.value {
         Value::List(items) => items.iter().for_each(|item| headers(item, spans)),
         Value::Table(entries) => entries.iter().for_each(|entry| match entry.key.as_str() {
-            "headers" => all(&entry.node, spans),
+            "headers" => all(&entry.node, true, spans),
             _ => headers(&entry.node, spans),
         }),
         _ => {}
     }
 }
 
-fn all(node: &Node, spans: &mut Vec<Range<usize>>) {
+/// Every value below; numbers may be shown where only a text can be a secret.
+fn all(node: &Node, numbers: bool, spans: &mut Vec<Range<usize>>) {
     match &node.value {
-        Value::List(items) => items.iter().for_each(|item| all(item, spans)),
-        Value::Table(entries) => entries.iter().for_each(|entry| all(&entry.node, spans)),
+        Value::List(items) => items.iter().for_each(|item| all(item, numbers, spans)),
+        Value::Table(entries) => entries.iter().for_each(|entry| all(&entry.node, numbers, spans)),
+        Value::Integer(..) | Value::Float(_) if !numbers => {}
         _ => {
             if let Place::File { span: (start, end), .. } = node.place
                 && end >= start + 2

@@ -38,7 +38,7 @@ pub(super) fn read(node: &Node, sink: &Sink) -> Draft {
     let name = fields.require("name", |node| Ok((table_name(node)?, node.place.clone())));
     let history = history(&mut fields);
     let rows = fields.require("rows", program);
-    let columns = fields.require("columns", |node| Ok(column::read(node, history, sink)?)).unwrap_or_default();
+    let columns = fields.require("columns", |node| column::read(node, history, sink)).unwrap_or_default();
     let key = key(&mut fields, history, &columns);
     fields.finish();
     let references =
@@ -118,7 +118,8 @@ fn key(fields: &mut Fields<'_>, history: Option<History>, columns: &[column::Dra
             return Err(node.fault("expected at least one column; only a snapshot may have no key"));
         }
         let mut key = Vec::new();
-        for item in items {
+        // Without columns the fault is theirs.
+        for item in items.into_iter().filter(|_| !columns.is_empty()) {
             key.extend(sink.keep(key_column(&item, columns, &key).map_err(|fault| fault.about("table.key"))));
         }
         Ok(key)

@@ -157,16 +157,16 @@ fn common(fields: &mut Fields<'_>) -> Common {
     let policies = [("skip", MissedPolicy::Skip), ("once", MissedPolicy::Once), ("all", MissedPolicy::All)];
     let overlaps = [("coalesce", Overlap::Coalesce), ("skip", Overlap::Skip)];
     let bad_rows = [("reject", OnBadRow::Reject), ("fail", OnBadRow::Fail)];
-    let schedule = schedule(fields);
-    let limit = fields.get("missed_limit", |node| node.integer(1..=10_000)).unwrap_or(100);
     let sink = fields.sink;
     Common {
-        schedule,
+        schedule: schedule(fields),
         jitter: fields.get("jitter", |node| node.duration(Duration::ZERO..=DAY)).unwrap_or_default(),
         missed: Missed {
             policy: fields.get("missed", |node| node.word(&policies)).unwrap_or(MissedPolicy::Once),
             max_age: fields.get("missed_max_age", |node| node.duration(Duration::ZERO..=DAY * 365)).unwrap_or(DAY),
-            limit: u32::try_from(limit).expect("checked against 1..=10000"),
+            limit: fields
+                .get("missed_limit", |node| node.integer(1..=10_000))
+                .map_or(100, |limit| u32::try_from(limit).expect("checked against 1..=10000")),
         },
         overlap: fields.get("overlap", |node| node.word(&overlaps)).unwrap_or(Overlap::Coalesce),
         timeout: fields.get("timeout", |node| node.duration(SHORTEST..=DAY)).unwrap_or(SECOND * 30),
@@ -180,6 +180,7 @@ fn common(fields: &mut Fields<'_>) -> Common {
 }
 
 fn schedule(fields: &mut Fields<'_>) -> Option<(Schedule, String)> {
+    let given = (fields.entry("schedule"), fields.entry("every"), fields.entry("timezone"));
     let zone = fields.get("timezone", |node| {
         let name = node.text()?;
         TimeZone::get(name).map(|zone| (zone, name.to_owned())).map_err(|_| {
@@ -192,8 +193,7 @@ fn schedule(fields: &mut Fields<'_>) -> Option<(Schedule, String)> {
         let every = Every::new(period).map_err(|message| node.fault(message))?;
         Ok((Schedule::Every(every), format!("every {}", humantime::format_duration(period))))
     });
-    if let (Some(timezone), Some(_), None) = (fields.entry("timezone"), fields.entry("every"), fields.entry("schedule"))
-    {
+    if let (None, Some(_), Some(timezone)) = given {
         let fault = Fault::new(timezone.place, "`timezone` has no effect on `every`");
         fields.sink.push(fault.hint("`every` counts from the epoch; remove `timezone`, or use `schedule`"));
     }
