@@ -1,1 +1,363 @@
-//! Behaviour of `config`.
+//! Behaviour of `config`: each fault at its place, the layers, and what is never shown.
+
+use proptest::prelude::*;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use trackd::config::{self, Config, DatabaseUrl, Environment, Faults, SourceSpec, Template, diff, template};
+use trackd::schedule::{MissedPolicy, Schedule};
+use trackd::shape::{Absent, History};
+
+fn fixtures() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/config")
+}
+
+fn environment(pairs: &[(&str, &str)]) -> Environment {
+    Environment::new(pairs.iter().copied(), false)
+}
+
+fn parse_in(text: &str, pairs: &[(&str, &str)]) -> Result<Config, Faults> {
+    config::parse(text, Path::new("/etc/trackd/config.toml"), &environment(pairs))
+}
+
+fn parse(text: &str) -> Result<Config, Faults> {
+    parse_in(text, &[])
+}
+
+fn faults(text: &str, pairs: &[(&str, &str)]) -> Vec<String> {
+    parse_in(text, pairs).unwrap_err().lines().collect()
+}
+
+const SMALL: &str = r#"
+[vars]
+arena = "http://localhost"
+season = 1.5
+
+[[tracker]]
+name = "Leader-board"
+every = "15s"
+http = { url = "{{ vars.arena }}/x", headers = { Authorization = "Bearer hunter2" } }
+
+[[tracker.table]]
+name = "models"
+history = "state"
+key = ["id"]
+rows = ".[]"
+columns = { id = "text" }
+"#;
+
+/// Every `name.toml` gives exactly what `name.txt` holds. `TRACKD_BLESS=1` writes the texts anew, to be read.
+#[test]
+fn each_fixture_gives_exactly_its_faults() {
+    let mut failed = Vec::new();
+    let mut count = 0;
+    for entry in std::fs::read_dir(fixtures()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.extension().is_none_or(|extension| extension != "toml") {
+            continue;
+        }
+        count += 1;
+        let text = std::fs::read_to_string(&path).unwrap();
+        let name = path.file_name().unwrap();
+        let got = match config::parse(&text, Path::new(name), &environment(&[])) {
+            Ok(_) => "no fault\n".to_owned(),
+            Err(faults) => faults.render(false),
+        };
+        let expected = path.with_extension("txt");
+        if std::env::var_os("TRACKD_BLESS").is_some() {
+            std::fs::write(&expected, &got).unwrap();
+        } else if std::fs::read_to_string(&expected).unwrap_or_default() != got {
+            failed.push(format!("{}:\n{got}", path.display()));
+        }
+    }
+    assert!(count >= 40, "{count} fixtures");
+    assert!(failed.is_empty(), "{}", failed.join("\n"));
+}
+
+#[test]
+fn a_file_with_a_fault_of_every_kind_gives_each_at_its_line() {
+    let text = std::fs::read_to_string(fixtures().join("everything.toml")).unwrap();
+    let expected: Vec<usize> =
+        text.lines().enumerate().filter(|(_, line)| line.contains("# fault")).map(|(i, _)| i + 1).collect();
+    let mut got: Vec<usize> = faults(&text, &[])
+        .iter()
+        .map(|line| line.strip_prefix("/etc/trackd/config.toml:").unwrap().split(':').next().unwrap().parse().unwrap())
+        .collect();
+    got.dedup();
+    assert!(expected.len() > 40);
+    assert_eq!(got, expected);
+}
+
+#[test]
+fn the_shipped_configuration_holds() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml");
+    let config = config::load(&path, &environment(&[])).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(config.database.url, DatabaseUrl::Embedded);
+    let tables: Vec<&str> = config.trackers.iter().flat_map(|t| &t.tables).map(|t| t.name.as_str()).collect();
+    assert_eq!(
+        tables,
+        [
+            "seasons",
+            "llm_models",
+            "leaderboard_snapshots",
+            "trades",
+            "model_chats",
+            "chat_decisions",
+            "account_values",
+            "prices",
+            "model_analytics"
+        ]
+    );
+    let SourceSpec::Http(http) = &config.trackers[0].source else { panic!("not http") };
+    assert_eq!(http.url.constant(), Some("https://nof1.ai/api/leaderboard"));
+    assert_eq!(config.trackers[0].timeout, Duration::from_secs(30));
+}
+
+#[test]
+fn what_the_shipped_configuration_shows_as_a_default_is_one() {
+    let text = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("config.toml")).unwrap();
+    let mut shown = String::new();
+    for line in text.lines() {
+        let bare = line.trim_start().strip_prefix("# ").unwrap_or(line);
+        let key = bare.split([' ', '=']).next().unwrap_or("");
+        let is_default =
+            line.trim_start().starts_with("# ") && (bare.starts_with('[') || bare[key.len()..].starts_with(" = "));
+        // These two name places that differ from machine to machine, and one has no default.
+        let skip = !is_default
+            || ["state_dir", "file"].contains(&key)
+            || key.contains(|c: char| !c.is_ascii_lowercase() && !"_[]".contains(c));
+        shown.push_str(if skip { line } else { bare });
+        shown.push('\n');
+    }
+    let (plain, with_defaults) = (parse(&text).unwrap(), parse(&shown).unwrap_or_else(|faults| panic!("{faults}")));
+    let difference = diff(&plain, &with_defaults);
+    assert!(difference.restart.is_empty() && difference.level.is_none(), "{difference}");
+    assert_eq!(plain.daemon.drain, with_defaults.daemon.drain);
+    assert_ne!(text, shown);
+    for (a, b) in plain.trackers.iter().zip(&with_defaults.trackers) {
+        assert_eq!((a.missed, a.overlap, a.on_bad_row, a.retry), (b.missed, b.overlap, b.on_bad_row, b.retry));
+        let histories = |t: &config::Tracker| t.tables.iter().map(|t| t.history).collect::<Vec<_>>();
+        assert_eq!(histories(a), histories(b));
+        let (SourceSpec::Http(a), SourceSpec::Http(b)) = (&a.source, &b.source) else { panic!("not http") };
+        assert_eq!((&a.method, a.max_body, a.max_redirects), (&b.method, b.max_body, b.max_redirects));
+    }
+}
+
+#[test]
+fn an_empty_file_is_all_defaults() {
+    let config = parse("").unwrap();
+    assert_eq!(config.database.url, DatabaseUrl::Embedded);
+    assert_eq!((config.database.pool_size, config.database.max_overflow), (5, 10));
+    assert_eq!(config.daemon.listen, Some("127.0.0.1:8787".parse().unwrap()));
+    assert_eq!(config.daemon.state_dir, Path::new("/var/lib/trackd"));
+    assert_eq!(config.log.level, "info");
+    assert!(config.trackers.is_empty());
+}
+
+#[test]
+fn the_environment_is_a_layer_over_the_file() {
+    let pairs = [
+        ("TRACKD_VARS__ARENA", "https://example.org"),
+        ("TRACKD_VARS__SEASON", "2"),
+        ("TRACKD_VARS__FRESH", "0042x"),
+        ("TRACKD_DATABASE__POOL_SIZE", "7"),
+        ("TRACKD_database__pool_pre_ping", "false"),
+        ("TRACKD_DAEMON__LISTEN", ""),
+        ("TRACKD_TRACKER__LEADER_BOARD__EVERY", "1m"),
+        ("TRACKD_TRACKER__LEADER_BOARD__TABLE__MODELS__ABSENT", "delete"),
+        ("TRACKD_TRACKER__LEADER_BOARD__HTTP__HEADERS__AUTHORIZATION", "Bearer swordfish"),
+        ("TRACKD_DEFAULTS__RETRY", "{ attempts = 2, base = \"2s\" }"),
+        ("TRACKD_DEFAULTS__RETRY__ATTEMPTS", "3"),
+        ("TRACKD_CONFIG", "/nowhere"),
+        ("OTHER", "x"),
+    ];
+    let config = parse_in(SMALL, &pairs).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!((config.database.pool_size, config.database.pool_pre_ping, config.daemon.listen), (7, false, None));
+    assert_eq!(*config.vars, serde_json::json!({"arena": "https://example.org", "season": 2, "fresh": "0042x"}));
+    let tracker = &config.trackers[0];
+    assert_eq!((tracker.retry.attempts, tracker.retry.base), (3, Duration::from_secs(2)));
+    assert_eq!(tracker.schedule_text, "every 1m");
+    assert_eq!(tracker.tables[0].history, History::State { absent: Absent::Delete });
+    let SourceSpec::Http(http) = &tracker.source else { panic!("not http") };
+    assert_eq!(http.url.constant(), Some("https://example.org/x"));
+    assert_eq!(http.headers.len(), 1);
+    assert_eq!(http.headers[0].1.0.constant(), Some("Bearer swordfish"));
+}
+
+#[test]
+fn a_fault_of_the_environment_names_the_variable() {
+    let pairs = [
+        ("TRACKD_DATABASE__POOL_SIZ", "7"),
+        ("TRACKD_DATABASE__POOL_TIMEOUT", "soon"),
+        ("TRACKD_DATABASE__URL__X", "1"),
+        ("TRACKD_TRACKER__LEADERBORD__EVERY", "1m"),
+        ("TRACKD_VARS__SEASON", "last"),
+        ("TRACKD_LOG", "debug"),
+    ];
+    assert_eq!(
+        faults(&SMALL.replace("[vars]", "[database]\nurl = \"embedded\"\n[vars]"), &pairs),
+        [
+            "TRACKD_DATABASE__POOL_SIZ: unknown key `pool_siz`; did you mean `pool_size`? known keys of database: url, \
+             pool_size, max_overflow, pool_timeout, pool_recycle, pool_pre_ping, statement_timeout",
+            "TRACKD_DATABASE__POOL_TIMEOUT: `database.pool_timeout`: \"soon\" is not a length of time: expected number \
+             at 0; a length of time is text with units, such as \"30s\", \"1m 30s\", \"12h\", \"1d\"",
+            "TRACKD_DATABASE__URL__X: `x` is below a string, expected a table",
+            "TRACKD_LOG: `log`: expected table, got string",
+            "TRACKD_TRACKER__LEADERBORD__EVERY: nothing is named `leaderbord`; did you mean `Leader-board`? known names: Leader-board",
+            "TRACKD_VARS__SEASON: `vars.season`: expected float as in the file, got string",
+        ]
+    );
+}
+
+#[test]
+fn the_places_of_state_and_database_follow_the_environment() {
+    let state = |pairs: &[(&str, &str)], root| {
+        let env = Environment::new(pairs.iter().copied(), root);
+        config::parse("", Path::new("config.toml"), &env).unwrap().daemon.state_dir
+    };
+    let home = ("HOME", "/home/ada");
+    assert_eq!(state(&[home], false), Path::new("/home/ada/.local/state/trackd"));
+    assert_eq!(state(&[home], true), Path::new("/var/lib/trackd"));
+    assert_eq!(state(&[home, ("XDG_STATE_HOME", "/x")], false), Path::new("/x/trackd"));
+    assert_eq!(state(&[home, ("STATE_DIRECTORY", "/s/trackd:/t")], true), Path::new("/s/trackd"));
+    let config = parse_in("", &[("DATABASE_URL", "postgres://db")]).unwrap();
+    assert!(matches!(&config.database.url, DatabaseUrl::Server(url) if url.expose() == "postgres://db"));
+    let config = parse_in("[database]\nurl = \"embedded\"", &[("DATABASE_URL", "postgres://db")]).unwrap();
+    assert_eq!(config.database.url, DatabaseUrl::Embedded);
+}
+
+#[test]
+fn a_tracker_overrides_the_defaults_key_by_key() {
+    let text = SMALL.replace(
+        "[[tracker]]",
+        "[defaults]\nschedule = \"@hourly\"\ntimezone = \"Europe/Berlin\"\nmissed = \"all\"\nretry = { base = \"3s\" }\n\
+         http = { max_body = 10, headers = { accept = \"text/csv\", authorization = \"no\" } }\n[[tracker]]\nretry = { attempts = 9 }",
+    );
+    let config = parse(&text).unwrap_or_else(|faults| panic!("{faults}"));
+    let tracker = &config.trackers[0];
+    assert!(matches!(tracker.schedule, Schedule::Every(_)));
+    assert_eq!(tracker.missed.policy, MissedPolicy::All);
+    assert_eq!((tracker.retry.attempts, tracker.retry.base), (9, Duration::from_secs(3)));
+    let SourceSpec::Http(http) = &tracker.source else { panic!("not http") };
+    assert_eq!(http.max_body, 10);
+    let headers: Vec<_> = http.headers.iter().map(|(k, v)| (k.as_str(), v.0.constant().unwrap())).collect();
+    assert_eq!(headers, [("Authorization", "Bearer hunter2"), ("accept", "text/csv")]);
+}
+
+#[test]
+fn secrets_are_in_no_debug_output_and_in_no_report() {
+    let text = r#"
+vars = { token = "hunter2", "b c" = 0.12345678901234567890123 }
+database = { url = "postgres://u:hunter2@h/d", pol_size = 1 }
+[[tracker]]
+name = "x"
+every = "1s"
+http = { url = "http://h/?t={{ vars.token }}", headers = { A = "hunter2", "b b" = "hunter2", C = "hunter2\n" }, x = 1 }
+table = [{ name = "t", history = "snapshot", rows = ".", columns = { a = "text" } }]
+[broken]
+token = "hunter2
+"#;
+    let faults = parse(text).unwrap_err();
+    for shown in [faults.render(true), faults.render(false), format!("{faults:?}"), faults.to_string()] {
+        assert!(!shown.contains("hunter2"), "{shown}");
+    }
+    assert!(faults.len() >= 5, "{faults}");
+    let pairs = [("TRACKD_DATABASE__URL", "postgres://u:hunter2@h"), ("TRACKD_VARS__ARENA", "http://hunter2")];
+    let config = parse_in(SMALL, &pairs).unwrap();
+    assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
+    assert!(!format!("{:?}", environment(&pairs)).contains("hunter2"));
+    let bad = parse_in(SMALL, &[("TRACKD_DATABASE__URL", "mysql://u:hunter2@h")]).unwrap_err();
+    assert!(!bad.render(false).contains("hunter2"));
+}
+
+#[test]
+fn a_reload_names_what_it_changes() {
+    let old = parse(SMALL).unwrap();
+    let same = diff(&old, &parse(&SMALL.replace("every = \"15s\"", "# why\nevery   = '15s'")).unwrap());
+    assert_eq!(
+        (same.unchanged.as_slice(), same.to_string().as_str()),
+        (&["Leader-board".to_owned()][..], "added 0, changed 0, removed 0")
+    );
+    let changes = [
+        SMALL.replace("15s", "16s"),
+        SMALL.replace("hunter2", "hunter3"),
+        SMALL.replace("season = 1.5", "season = 2"),
+        SMALL.replace("[vars]", "[defaults]\ntimeout = \"31s\"\n[vars]"),
+        SMALL.replace("{ id = \"text\" }", "{ id = \"text\", a = \"text\" }"),
+        SMALL.replace("\".[]\"", "\".\""),
+    ];
+    for text in changes {
+        assert_eq!(
+            diff(&old, &parse(&text).unwrap()).to_string(),
+            "added 0, changed 1 (Leader-board), removed 0",
+            "{text}"
+        );
+    }
+    let new = SMALL.replace("Leader-board", "other").replace(
+        "[vars]",
+        "[database]\npool_size = 6\n[daemon]\nworkers = 2\ndrain = \"1s\"\n[log]\nlevel = \"debug\"\nformat = \"json\"\n[vars]",
+    );
+    let change = diff(&old, &parse(&new).unwrap());
+    assert_eq!(
+        change.to_string(),
+        "added 1 (other), changed 0, removed 1 (Leader-board), log.level is debug; \
+         a restart is needed for database.pool_size, daemon.workers, log.format"
+    );
+}
+
+#[test]
+fn the_file_is_found_where_it_is_named() {
+    let named = config::locate(Some(Path::new("a.toml")), &environment(&[("TRACKD_CONFIG", "b.toml")])).unwrap();
+    assert_eq!(named, Path::new("a.toml"));
+    assert_eq!(config::locate(None, &environment(&[("TRACKD_CONFIG", "b.toml")])).unwrap(), Path::new("b.toml"));
+    let missing = config::load(Path::new("/nowhere/x.toml"), &environment(&[])).unwrap_err();
+    assert_eq!(
+        missing.lines().next().unwrap(),
+        "/nowhere/x.toml: read configuration: No such file or directory (os error 2)"
+    );
+}
+
+#[test]
+fn a_file_source_is_found_from_the_folder_of_the_configuration() {
+    let text = SMALL.replace(
+        "http = { url = \"{{ vars.arena }}/x\", headers = { Authorization = \"Bearer hunter2\" } }",
+        "file = { path = \"in/{{ run.id }}.json\" }",
+    );
+    let config = parse(&text).unwrap_or_else(|faults| panic!("{faults}"));
+    let SourceSpec::File(file) = &config.trackers[0].source else { panic!("not a file") };
+    let context = minijinja::context! { run => minijinja::context! { id => "7" } };
+    assert_eq!(file.base.join(file.path.render(&context).unwrap()), Path::new("/etc/trackd/in/7.json"));
+}
+
+#[test]
+fn numbers_in_templates_keep_their_digits() {
+    let vars = template::value(&serde_json::json!({"a": 236046654097081_i64, "b": 1.5, "c": ["x", null]}));
+    let (template, _) = Template::compile("{{ vars.a }} {{ vars.b }} {{ vars.c[0] }}").unwrap().bind(&vars).unwrap();
+    assert_eq!(template.constant(), Some("236046654097081 1.5 x"));
+}
+
+fn check_never_panics(text: &str) {
+    if let Err(faults) = parse_in(text, &[("TRACKD_VARS__A", text), ("TRACKD_TRACKER__X__TABLE", text)]) {
+        assert!(!faults.is_empty());
+        assert!(!faults.render(false).is_empty());
+        assert!(faults.lines().all(|line| !line.contains('\n')));
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn any_text_gives_a_configuration_or_faults(text in "\\PC{0,80}|[\\[\\]{}='\"a-z0-9.,\n#\\\\ é]{0,80}") {
+        check_never_panics(&text);
+    }
+
+    #[test]
+    fn a_mangled_configuration_gives_a_configuration_or_faults(
+        cut in 0usize..9_000, length in 0usize..40, insert in "[\\[\\]{}='\"a-z0-9.,\n\\\\ é]{0,6}"
+    ) {
+        let text = include_str!("../../config.toml");
+        let floor = |i: usize| (0..=i.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap();
+        let (start, end) = (floor(cut), floor(cut + length));
+        check_never_panics(&format!("{}{insert}{}", &text[..start], &text[end..]));
+    }
+}
