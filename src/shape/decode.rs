@@ -91,7 +91,8 @@ pub(super) fn text(ty: &Type, field: &[u8]) -> String {
     if !ty.array {
         return scalar_text(&ty.scalar, field);
     }
-    let items = elements(field).map(|item| item.map_or("NULL".into(), |item| array_item(&scalar_text(&ty.scalar, item))));
+    let items =
+        elements(field).map(|item| item.map_or("NULL".into(), |item| array_item(&scalar_text(&ty.scalar, item))));
     format!("{{{}}}", items.collect::<Vec<_>>().join(","))
 }
 

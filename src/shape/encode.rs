@@ -33,7 +33,11 @@ pub(super) fn field(ty: &Type, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(
     }
     let start = out.len();
     out.extend_from_slice(&[0; 4]);
-    if ty.array { array(&ty.scalar, value, out)? } else { scalar(&ty.scalar, value, out)? }
+    if ty.array {
+        array(&ty.scalar, value, out)?
+    } else {
+        scalar(&ty.scalar, value, out)?
+    }
     let len = i32::try_from(out.len() - start - 4).map_err(|_| "longer than 2 GiB")?;
     out[start..start + 4].copy_from_slice(&len.to_be_bytes());
     Ok(())
@@ -127,7 +131,8 @@ fn json_text(value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit> {
 
 fn date(text: &str) -> Result<i32, Misfit> {
     // Longer texts hold a time of day, which a date would lose without a word.
-    let date = if text.len() == 10 { text.parse::<Date>().map_err(|_| "")? } else { return Err("expected YYYY-MM-DD") };
+    let date =
+        if text.len() == 10 { text.parse::<Date>().map_err(|_| "")? } else { return Err("expected YYYY-MM-DD") };
     let days = date.since((Unit::Day, jiff::civil::date(2000, 1, 1))).map_err(|_| "out of range")?;
     Ok(days.get_days())
 }
@@ -143,7 +148,11 @@ fn instant(format: &TimeFormat, value: &Value<'_>) -> Result<i64, Misfit> {
     };
     let instant = unix_micros.checked_sub(EPOCH_MICROS).ok_or("out of range")?;
     // PostgreSQL's timestamps: 4714-11-24 BC up to, and without, 294277-01-01.
-    if (-211_813_488_000_000_000..9_223_371_331_200_000_000).contains(&instant) { Ok(instant) } else { Err("out of range") }
+    if (-211_813_488_000_000_000..9_223_371_331_200_000_000).contains(&instant) {
+        Ok(instant)
+    } else {
+        Err("out of range")
+    }
 }
 
 /// Microseconds since 1970, rounded half away from zero.
@@ -158,7 +167,10 @@ fn patterned(pattern: &str, text: &str) -> Option<Timestamp> {
     if parsed.offset().is_some() || parsed.iana_time_zone().is_some() || parsed.timestamp().is_some() {
         return parsed.to_timestamp().ok();
     }
-    let civil = parsed.to_datetime().or_else(|_| parsed.to_date().map(|date| date.to_datetime(jiff::civil::Time::midnight()))).ok()?;
+    let civil = parsed
+        .to_datetime()
+        .or_else(|_| parsed.to_date().map(|date| date.to_datetime(jiff::civil::Time::midnight())))
+        .ok()?;
     civil.to_zoned(TimeZone::UTC).ok().map(|zoned| zoned.timestamp())
 }
 

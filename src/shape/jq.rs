@@ -54,7 +54,9 @@ pub(super) fn walk(document: &Val, globals: &Variables, table: &Table, pass: &mu
         pass.end(|| json::printable_val(row))
     };
     match &table.rows.code {
-        Code::Plain(path) => path.walk(&path.names(), start(path, document, globals), &mut |at| row(at, pass)).map_err(Stop::Miss),
+        Code::Plain(path) => {
+            path.walk(&path.names(), start(path, document, globals), &mut |at| row(at, pass)).map_err(Stop::Miss)
+        }
         Code::Jq(filter) => {
             for at in run(filter, document, globals) {
                 if row(&at.map_err(Stop::Failed)?, pass).is_break() {
@@ -69,7 +71,9 @@ pub(super) fn walk(document: &Val, globals: &Variables, table: &Table, pass: &mu
 /// The values of the columns whose plain paths start at a global variable; the others are null.
 pub(super) fn constants(table: &Table, globals: &Variables) -> Vec<Result<Val, String>> {
     let constant = |program: &Program| match &program.code {
-        Code::Plain(path) if path.root != Root::Input => only(path, &path.names(), start(path, &Val::Null, globals)).cloned(),
+        Code::Plain(path) if path.root != Root::Input => {
+            only(path, &path.names(), start(path, &Val::Null, globals)).cloned()
+        }
         _ => Ok(Val::Null),
     };
     table.columns.iter().map(|column| constant(&column.program)).collect()

@@ -142,7 +142,8 @@ impl Writer {
 
     fn number(&mut self, digits: &str) -> bool {
         // jsonb holds a number as numeric, and one out of its range would fail the whole COPY.
-        let fits = digits.len() < 64 && !digits.contains(['e', 'E']) || Decimal::parse(digits).is_some_and(|d| d.fits());
+        let fits =
+            digits.len() < 64 && !digits.contains(['e', 'E']) || Decimal::parse(digits).is_some_and(|d| d.fits());
         match (fits, self.lenient) {
             (true, _) => self.out.push_str(digits),
             (false, true) => self.out.extend(["\"", digits, "\""]),

@@ -23,6 +23,9 @@ mod shaper;
 pub mod table;
 mod value;
 
+#[cfg(test)]
+mod agreement;
+
 pub use batch::{CHUNK, REJECTS_KEPT, Reject, Rows, Stamp, Tally};
 pub use program::{Program, ProgramError};
 pub use shaper::{Error, Globals, Shaper};

@@ -157,7 +157,11 @@ impl<'a> Walk<'_, '_, 'a, '_> {
         let mut count = 0;
         let mut more = cursor.open(b']')?;
         while more {
-            if count == index { self.rows(at + 1, cursor)? } else { cursor.skip()? }
+            if count == index {
+                self.rows(at + 1, cursor)?
+            } else {
+                cursor.skip()?
+            }
             count += 1;
             more = cursor.more(b']')?;
         }

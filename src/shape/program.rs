@@ -40,8 +40,18 @@ pub struct ProgramError {
 
 /// Filters that a payload's shape must not depend on: process, environment, clock, time zone of the machine.
 const LEFT_OUT: [&str; 12] = [
-    "env", "now", "halt", "halt_error", "debug", "debug_empty", "stderr", "stderr_empty", "localtime", "strflocaltime",
-    "input", "inputs",
+    "env",
+    "now",
+    "halt",
+    "halt_error",
+    "debug",
+    "debug_empty",
+    "stderr",
+    "stderr_empty",
+    "localtime",
+    "strflocaltime",
+    "input",
+    "inputs",
 ];
 
 impl Program {
@@ -94,7 +104,9 @@ fn from_json() -> Fun<JustLut<Val>> {
         native::bome(match &cv.1 {
             Val::TStr(text) | Val::BStr(text) => match std::str::from_utf8(text).map(json::to_val) {
                 Ok(Ok(val)) => Ok(val),
-                Ok(Err(flaw)) => Err(Error::str(format_args!("cannot parse as JSON: {} at byte {}", flaw.what, flaw.at))),
+                Ok(Err(flaw)) => {
+                    Err(Error::str(format_args!("cannot parse as JSON: {} at byte {}", flaw.what, flaw.at)))
+                }
                 Err(_) => Err(Error::str("cannot parse as JSON: not UTF-8")),
             },
             other => Err(Error::str(format_args!("cannot parse {other} as JSON: not a string"))),
@@ -175,8 +187,23 @@ mod tests {
     #[test]
     fn plain_paths_need_no_interpreter() {
         for text in [
-            ".", ".a.b", ".a[]", ".leaderboard[]", ".\"x y\"", ".[\"x\"]", ".[0]", ".[]", ".a[0].b", ".a[].b",
-            "$vars.season", "$run.id", "$vars.seasons[]", " .a ", ".[\"a\"].b", ".a.\"b\"[]", "$vars",
+            ".",
+            ".a.b",
+            ".a[]",
+            ".leaderboard[]",
+            ".\"x y\"",
+            ".[\"x\"]",
+            ".[0]",
+            ".[]",
+            ".a[0].b",
+            ".a[].b",
+            "$vars.season",
+            "$run.id",
+            "$vars.seasons[]",
+            " .a ",
+            ".[\"a\"].b",
+            ".a.\"b\"[]",
+            "$vars",
         ] {
             assert!(matches!(Program::compile(text).unwrap().code, Code::Plain(_)), "{text}");
         }
@@ -202,8 +229,21 @@ mod tests {
     #[test]
     fn programs_see_neither_environment_nor_clock() {
         for text in [
-            "env", "$ENV", "$ENV.HOME", "now", "input", "inputs", "input_filename", "debug", "stderr", "halt", "halt(1)",
-            "halt_error", "localtime", "strflocaltime(\"%Y\")", "get_search_list",
+            "env",
+            "$ENV",
+            "$ENV.HOME",
+            "now",
+            "input",
+            "inputs",
+            "input_filename",
+            "debug",
+            "stderr",
+            "halt",
+            "halt(1)",
+            "halt_error",
+            "localtime",
+            "strflocaltime(\"%Y\")",
+            "get_search_list",
         ] {
             assert!(Program::compile(text).is_err(), "{text}");
         }

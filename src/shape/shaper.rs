@@ -109,7 +109,8 @@ impl<'a> Shaper<'a> {
 
     fn text(&self) -> Result<&'a str, Error> {
         let text = std::str::from_utf8(self.body).map_err(|fault| {
-            let message = format!("the body is not JSON: not UTF-8 at byte {} of {}", fault.valid_up_to(), self.body.len());
+            let message =
+                format!("the body is not JSON: not UTF-8 at byte {} of {}", fault.valid_up_to(), self.body.len());
             Error { message, hint: Some(begins(&String::from_utf8_lossy(&self.body[..self.body.len().min(256)]))) }
         })?;
         // Some servers send a byte order mark; jq passes over it too.
@@ -184,5 +185,9 @@ fn top_level(text: &str) -> Result<String, Flaw> {
         more = cursor.more(b'}')?;
     }
     let rest = if more { ", …" } else { "" };
-    Ok(if keys.is_empty() { "the document is an empty object".into() } else { format!("it has the keys {}{rest}", keys.join(", ")) })
+    Ok(if keys.is_empty() {
+        "the document is an empty object".into()
+    } else {
+        format!("it has the keys {}{rest}", keys.join(", "))
+    })
 }

@@ -205,7 +205,9 @@ impl TimeFormat {
                     Err(fault) => Err(format!("format {pattern:?}: {fault}")),
                 }
             }
-            _ => Err(format!("no format {text:?}: there are rfc3339, unix, unix_ms and patterns such as %Y-%m-%d %H:%M")),
+            _ => {
+                Err(format!("no format {text:?}: there are rfc3339, unix, unix_ms and patterns such as %Y-%m-%d %H:%M"))
+            }
         }
     }
 }
