@@ -1,7 +1,7 @@
 //! `{{ … }}` in strings: minijinja, compiled once.
 
 /// A compiled template.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Template {
     source: String,
 }
@@ -17,6 +17,11 @@ impl Template {
     pub fn render(&self, context: &minijinja::Value) -> Result<String, String> {
         let _ = context;
         Ok(self.source.clone())
+    }
+
+    /// The text it always gives, if it is the same for every run.
+    pub fn constant(&self) -> Option<&str> {
+        Some(&self.source)
     }
 
     /// The text as written.
