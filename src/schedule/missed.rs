@@ -1,1 +1,79 @@
-//! Stand-in of the skeleton.
+//! What becomes of instants that passed while nobody looked.
+//!
+//! In: a schedule, its rules, the latest instant dealt with, and now. Out: which are run, which are recorded as missed.
+//! Must not know: the clock, the ledger. Bounded in time and memory however long the absence was.
+
+use super::{Missed, MissedPolicy, Schedule};
+use jiff::Timestamp;
+use std::collections::VecDeque;
+
+/// The most instants that are listed as missed, and the most that are run.
+pub const MOST_LISTED: usize = 10_000;
+/// Instants that one stretch of a cron expression is walked for, before the search moves nearer to now.
+const STRETCH: usize = 4 * MOST_LISTED;
+
+/// Every instant of a span, dealt out: each is in one place, none in two.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct CatchUp {
+    /// To be run, oldest first, at most [`MOST_LISTED`].
+    pub run: Vec<Timestamp>,
+    /// Never run, oldest first, the newest [`MOST_LISTED`] of them.
+    pub missed: Vec<Timestamp>,
+    /// Older ones that are not listed. A lower bound for a cron expression with more than 40,000 instants in the span.
+    pub uncounted: u64,
+}
+
+/// Deals out the instants strictly after `last` and not after `now`.
+///
+/// `once` runs the newest, `all` the newest `limit`, never one older than `max_age`; all others are missed.
+pub fn catch_up(schedule: &Schedule, missed: &Missed, last: Timestamp, now: Timestamp) -> CatchUp {
+    let limit = match missed.policy {
+        MissedPolicy::Skip => 0,
+        MissedPolicy::Once => 1,
+        MissedPolicy::All => usize::try_from(missed.limit).unwrap_or(MOST_LISTED).min(MOST_LISTED),
+    };
+    let (newest, older) = newest(schedule, last, now, MOST_LISTED + limit);
+    let oldest_run = now.checked_sub(missed.max_age).unwrap_or(Timestamp::MIN);
+    let young = newest.partition_point(|at| *at < oldest_run);
+    let first_run = young.max(newest.len().saturating_sub(limit));
+    let first_missed = first_run.saturating_sub(MOST_LISTED);
+    CatchUp {
+        run: newest[first_run..].to_vec(),
+        missed: newest[first_missed..first_run].to_vec(),
+        uncounted: older + first_missed as u64,
+    }
+}
+
+/// The newest `most` instants of the span, oldest first, and how many are older.
+fn newest(schedule: &Schedule, last: Timestamp, now: Timestamp, most: usize) -> (Vec<Timestamp>, u64) {
+    let mut kept = VecDeque::new();
+    let mut older = 0;
+    let mut at = last;
+    if let Schedule::Every(every) = schedule {
+        older = every.count(last, now).saturating_sub(most as u64);
+        if older > 0 {
+            at = every.before_newest(now, most as u64).unwrap_or(last);
+        }
+    }
+    let (mut walked, mut stretch) = (0, at);
+    while let Some(next) = schedule.next_after(at).filter(|next| *next <= now) {
+        if kept.len() == most {
+            kept.pop_front();
+            older += 1;
+        }
+        kept.push_back(next);
+        at = next;
+        walked += 1;
+        if walked == STRETCH {
+            // Years of a fast expression: go on where one more such stretch reaches now. What is left at least halves
+            // each time, so that the work grows with its logarithm.
+            at = at.max(now.checked_sub(at.duration_since(stretch)).unwrap_or(at));
+            (walked, stretch) = (0, at);
+        }
+    }
+    (kept.into(), older)
+}
+
+#[cfg(test)]
+#[path = "missed_tests.rs"]
+mod tests;

@@ -4,8 +4,10 @@
 
 pub mod cron;
 pub mod every;
+mod field;
 pub mod jitter;
 pub mod missed;
+pub mod overlap;
 
 use jiff::Timestamp;
 
