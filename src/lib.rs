@@ -5,3 +5,4 @@ pub mod schedule;
 pub mod shape;
 pub mod source;
 pub mod status;
+pub mod store;
