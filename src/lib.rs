@@ -2,6 +2,7 @@
 pub mod class;
 pub mod clock;
 pub mod config;
+pub mod run;
 pub mod schedule;
 pub mod shape;
 pub mod source;

@@ -58,7 +58,7 @@ impl Plan {
     pub fn new(config: &Config, tracker: &Arc<Tracker>, shared: &Shared) -> Result<Plan, source::Error> {
         let writers = tracker.tables.iter().map(|table| Writer::new(table.clone())).collect();
         Ok(Plan {
-            source: source::build(tracker)?,
+            source: source::build(&tracker.source, tracker.timeout, tracker.retry)?,
             writers,
             vars: config.vars.clone(),
             template_vars: minijinja::Value::from_serialize(&*config.vars),

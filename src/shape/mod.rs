@@ -30,10 +30,3 @@ pub use batch::{CHUNK, REJECTS_KEPT, Reject, Rows, Stamp, Tally};
 pub use program::{Program, ProgramError};
 pub use shaper::{Error, Globals, Shaper};
 pub use table::{Absent, Column, History, OnChange, Scalar, Table, TimeFormat, Type};
-
-/// The body is not the documented shape.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Error {
-    pub message: String,
-    pub hint: Option<String>,
-}

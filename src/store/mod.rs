@@ -10,11 +10,14 @@
 //! Must not know: HTTP, shape programs, configuration files.
 
 pub mod connect;
+pub mod embedded;
 pub mod error;
 pub mod guard;
 pub mod ledger;
 mod merge;
+pub mod migrate;
 pub mod pool;
+pub mod tables;
 pub mod write;
 
 pub use error::Error;

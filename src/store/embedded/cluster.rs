@@ -1,0 +1,348 @@
+//! The private cluster: made, found, started, watched and stopped, by PostgreSQL's own tools.
+//!
+//! ```text
+//!  open   start.lock { initdb if new; running? adopt : pg_ctl start } and a shared hold on users.lock
+//!  watch  server gone? start it again, within a budget
+//!  close  start.lock { give the hold back; nobody else holds users.lock? pg_ctl stop }
+//! ```
+//!
+//! `pg_ctl` detaches the server, so that it outlives a trackd that is killed; the next `open` adopts it.
+
+use super::{Account, Binaries, EmbeddedError, search_path};
+use rustix::fs::FlockOperation;
+use std::fs::File;
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+/// The longest a Unix socket's path may be, with `/.s.PGSQL.5432` and a NUL in 108 bytes.
+const SOCKET_DIR_MAX: usize = 107 - "/.s.PGSQL.5432".len();
+/// Recovery after a crash replays the log first; pg_ctl gives up later than a person would.
+const START_SECONDS: &str = "600";
+/// A fast shutdown ends sessions at once and writes a checkpoint.
+const STOP_SECONDS: &str = "60";
+/// How long another process may take to start or stop the server.
+const LOCK_PATIENCE: Duration = Duration::from_secs(660);
+/// How often a server is looked at, and how often in a row it may be started again.
+const LOOK: Duration = Duration::from_secs(1);
+const RESTARTS: u32 = 10;
+
+/// A running server of the state directory, held by this process until `close`.
+#[derive(Debug)]
+pub struct Cluster {
+    home: PathBuf,
+    socket_dir: PathBuf,
+    binaries: Binaries,
+    account: Account,
+    /// The shared hold: as long as anybody has one, nobody stops the server.
+    _users: File,
+}
+
+impl Cluster {
+    /// Opens the cluster of `state_dir`: makes it, starts it, or adopts the server that runs already.
+    ///
+    /// Cancel safety: safe; a server that was started meanwhile is adopted by the next `open`.
+    ///
+    /// # Errors
+    /// Standing with what to install or to change; retry where the system refused.
+    pub async fn open(state_dir: &Path) -> Result<Cluster, EmbeddedError> {
+        Cluster::open_with(state_dir, search_path()).await
+    }
+
+    /// As `open`, with the directories to look for PostgreSQL in.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub async fn open_with(state_dir: &Path, search: Vec<PathBuf>) -> Result<Cluster, EmbeddedError> {
+        let account = Account::for_server()?;
+        let home = prepare_home(state_dir, &account)?;
+        let binaries = Binaries::find(&search, major_of(&home))?;
+        let _starting = lock(&home.join("start.lock"), FlockOperation::NonBlockingLockExclusive).await?;
+        let users = lock(&home.join("users.lock"), FlockOperation::NonBlockingLockShared).await?;
+        let socket_dir = socket_dir(&home, &account)?;
+        let cluster = Cluster { home, socket_dir, binaries, account, _users: users };
+        if !cluster.data().join("PG_VERSION").exists() {
+            cluster.init().await?;
+        }
+        if !cluster.is_running() {
+            cluster.configure()?;
+            cluster.start().await?;
+        }
+        cluster.ensure_database().await?;
+        Ok(cluster)
+    }
+
+    /// How to connect: words for tokio-postgres and psql alike.
+    pub fn conninfo(&self) -> String {
+        self.conninfo_of("trackd")
+    }
+
+    fn conninfo_of(&self, database: &str) -> String {
+        let host = self.socket_dir.display().to_string().replace('\\', "\\\\").replace('\'', "\\'");
+        format!("host='{host}' user=trackd dbname={database}")
+    }
+
+    /// The directory of the server's own log files.
+    pub fn log_dir(&self) -> PathBuf {
+        self.data().join("log")
+    }
+
+    /// Whether the server's process is there.
+    pub fn is_running(&self) -> bool {
+        // Line 1 of postmaster.pid is the process, line 2 its data directory: a pid of somebody else is no server.
+        let Ok(text) = std::fs::read_to_string(self.data().join("postmaster.pid")) else { return false };
+        let pid = text.lines().next().unwrap_or_default().trim();
+        let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        !pid.is_empty() && String::from_utf8_lossy(&command).contains("postgres")
+    }
+
+    /// Starts the server again whenever it ends by itself. Returns when it did so too often in a row.
+    ///
+    /// Cancel safety: safe.
+    pub async fn watch(&self) -> EmbeddedError {
+        let mut failures = 0;
+        loop {
+            tokio::time::sleep(LOOK * (1 << failures.min(5))).await;
+            if self.is_running() {
+                failures = 0;
+                continue;
+            }
+            tracing::warn!(target: "trackd::store", log = %self.log_dir().display(), "embedded PostgreSQL is gone: starting it again");
+            let revived = async {
+                let _starting = lock(&self.home.join("start.lock"), FlockOperation::NonBlockingLockExclusive).await?;
+                if self.is_running() { Ok(()) } else { self.start().await }
+            };
+            match revived.await {
+                Ok(()) => tracing::info!(target: "trackd::store", "embedded PostgreSQL runs again"),
+                Err(error) => {
+                    failures += 1;
+                    tracing::error!(target: "trackd::store", error = %error, failures, "embedded PostgreSQL does not start");
+                    if failures >= RESTARTS {
+                        return error;
+                    }
+                }
+            }
+        }
+    }
+
+    /// Gives the cluster back, and stops the server if nobody else uses it. Returns whether it was stopped.
+    pub async fn close(self) -> bool {
+        let Cluster { home, binaries, account, _users: users, .. } = self;
+        let Ok(_starting) = lock(&home.join("start.lock"), FlockOperation::NonBlockingLockExclusive).await else { return false };
+        drop(users);
+        let Ok(file) = File::open(home.join("users.lock")) else { return false };
+        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+            return false;
+        }
+        let mut command = Command::new(binaries.program("pg_ctl"));
+        command.arg("-D").arg(home.join("data")).args(["-m", "fast", "-w", "-t", STOP_SECONDS, "stop"]);
+        match run("stop embedded PostgreSQL", command, &account).await {
+            Ok(()) => true,
+            Err(error) => {
+                tracing::warn!(target: "trackd::store", error = %error, "embedded PostgreSQL was not stopped");
+                false
+            }
+        }
+    }
+
+    fn data(&self) -> PathBuf {
+        self.home.join("data")
+    }
+
+    /// `initdb` beside the final name, then a rename: killed in the middle, nothing half stays.
+    async fn init(&self) -> Result<(), EmbeddedError> {
+        let fresh = self.home.join("data.new");
+        if fresh.exists() {
+            std::fs::remove_dir_all(&fresh).map_err(|error| EmbeddedError::io("remove", &fresh, error))?;
+        }
+        let mut command = Command::new(self.binaries.program("initdb"));
+        command.args(["-E", "UTF8", "--locale=C.UTF-8", "-U", "trackd", "-A", "peer", "--data-checksums", "-D"]).arg(&fresh);
+        run("make the embedded database", command, &self.account).await?;
+        let write = |name: &str, text: String| -> Result<(), EmbeddedError> {
+            let path = fresh.join(name);
+            std::fs::write(&path, text).map_err(|error| EmbeddedError::io("write", &path, error))
+        };
+        write("pg_hba.conf", "# Made by trackd: the accounts of pg_ident.conf, on the socket only.\nlocal all all peer map=trackd\n".into())?;
+        write("pg_ident.conf", self.ident()?)?;
+        let conf = fresh.join("postgresql.conf");
+        let text = std::fs::read_to_string(&conf).map_err(|error| EmbeddedError::io("read", &conf, error))?;
+        write("postgresql.conf", format!("{text}\ninclude = 'trackd.conf'  # written by trackd at each start\n"))?;
+        std::fs::rename(&fresh, self.data()).map_err(|error| EmbeddedError::io("rename", &fresh, error))
+    }
+
+    /// Who may connect as `trackd`: who runs the server, who made it, and root.
+    fn ident(&self) -> Result<String, EmbeddedError> {
+        let mut names = vec![self.account.name.clone(), Account::current()?.name, "root".to_owned()];
+        names.sort();
+        names.dedup();
+        let line = |name: &String| format!("trackd \"{}\" trackd\n", name.replace('"', "\"\""));
+        Ok(names.iter().map(line).collect())
+    }
+
+    fn configure(&self) -> Result<(), EmbeddedError> {
+        let socket = self.socket_dir.display().to_string().replace('\'', "''");
+        let text = format!(
+            "# Written by trackd at each start; own settings belong in postgresql.auto.conf (ALTER SYSTEM).\n\
+             listen_addresses = ''\nunix_socket_directories = '{socket}'\nunix_socket_permissions = 0700\nport = 5432\n\
+             max_connections = 200\nlogging_collector = on\nlog_directory = 'log'\n\
+             # Seven files, one a weekday, written over after a week.\n\
+             log_filename = 'postgresql-%a.log'\nlog_truncate_on_rotation = on\nlog_rotation_age = 1d\nlog_rotation_size = 0\n"
+        );
+        let path = self.data().join("trackd.conf");
+        std::fs::write(&path, text).map_err(|error| EmbeddedError::io("write", &path, error))?;
+        own(&path, &self.account)
+    }
+
+    async fn start(&self) -> Result<(), EmbeddedError> {
+        let log = self.home.join("start.log");
+        let mut command = Command::new(self.binaries.program("pg_ctl"));
+        command.arg("-D").arg(self.data()).arg("-l").arg(&log).args(["-w", "-t", START_SECONDS, "start"]);
+        run("start embedded PostgreSQL", command, &self.account).await.map_err(|error| {
+            let text = std::fs::read_to_string(&log).unwrap_or_default();
+            let last = text.lines().rev().find(|line| line.contains("FATAL")).unwrap_or_default().to_owned();
+            let error = if last.is_empty() { error } else { EmbeddedError::retry(format!("{error}: {last}")) };
+            error.with_hint(format!("see {} and {}", log.display(), self.log_dir().display()))
+        })
+    }
+
+    async fn ensure_database(&self) -> Result<(), EmbeddedError> {
+        let connect = |database: &str| {
+            let conninfo = self.conninfo_of(database);
+            async move { tokio_postgres::connect(&conninfo, tokio_postgres::NoTls).await }
+        };
+        let failed = |error: tokio_postgres::Error| {
+            EmbeddedError::retry(format!("connect to embedded PostgreSQL: {}", crate::store::Error::driver("connect", error)))
+        };
+        match connect("trackd").await {
+            // The connection ends with its client, at once.
+            Ok((_client, _connection)) => Ok(()),
+            Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::INVALID_CATALOG_NAME) => {
+                let (client, connection) = connect("postgres").await.map_err(failed)?;
+                let create = async move { client.batch_execute("CREATE DATABASE trackd").await };
+                // Both on this task: nothing is spawned that could outlive this call.
+                let (created, _) = tokio::join!(create, connection);
+                created.map_err(failed)
+            }
+            Err(error) => Err(failed(error)),
+        }
+    }
+}
+
+/// `<state_dir>/postgres`, made and owned by the server's account.
+fn prepare_home(state_dir: &Path, account: &Account) -> Result<PathBuf, EmbeddedError> {
+    let failed = |path: &Path| {
+        let path = path.to_owned();
+        move |error: std::io::Error| {
+            EmbeddedError::io("make", &path, error).with_hint("set daemon.state_dir to a directory trackd may write")
+        }
+    };
+    let is_new = !state_dir.exists();
+    std::fs::create_dir_all(state_dir).map_err(failed(state_dir))?;
+    let state_dir = state_dir.canonicalize().map_err(failed(state_dir))?;
+    let foreign = Account::current()?.uid != account.uid;
+    if is_new && foreign {
+        // The server's account passes through, but sees nothing.
+        let mode = std::fs::Permissions::from_mode(0o711);
+        std::fs::set_permissions(&state_dir, mode).map_err(failed(&state_dir))?;
+    }
+    let home = state_dir.join("postgres");
+    if !home.exists() {
+        std::fs::DirBuilder::new().mode(0o700).create(&home).map_err(failed(&home))?;
+        own(&home, account)?;
+    }
+    let mut probe = Command::new("/bin/sh");
+    probe.args(["-c", "cd \"$1\"", "sh"]).arg(&home).current_dir("/").stderr(Stdio::null());
+    account.apply(&mut probe);
+    match probe.status() {
+        Ok(status) if status.success() => Ok(home),
+        _ => Err(EmbeddedError::standing(
+            format!("open {}: the account {} cannot enter it", home.display(), account.name),
+            format!("chmod o+x on {} and the directories above it, or set daemon.state_dir to another place", state_dir.display()),
+        )),
+    }
+}
+
+fn own(path: &Path, account: &Account) -> Result<(), EmbeddedError> {
+    if Account::current()?.uid == account.uid {
+        return Ok(());
+    }
+    std::os::unix::fs::chown(path, Some(account.uid), Some(account.gid)).map_err(|error| EmbeddedError::io("chown", path, error))
+}
+
+/// The major version of the data that is there already.
+fn major_of(home: &Path) -> Option<u32> {
+    std::fs::read_to_string(home.join("data/PG_VERSION")).ok()?.trim().parse().ok()
+}
+
+/// A directory for the socket, short enough for the kernel: in the state directory, else a private one in /tmp.
+fn socket_dir(home: &Path, account: &Account) -> Result<PathBuf, EmbeddedError> {
+    let mut dir = home.join("socket");
+    if dir.as_os_str().len() > SOCKET_DIR_MAX {
+        use std::hash::{DefaultHasher, Hash, Hasher};
+        let mut hash = DefaultHasher::new();
+        home.hash(&mut hash);
+        dir = PathBuf::from(format!("/tmp/trackd-{}-{:016x}", account.uid, hash.finish()));
+    }
+    match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+        Ok(()) => own(&dir, account)?,
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            let owner = std::fs::symlink_metadata(&dir).map(|meta| (meta.is_dir(), std::os::unix::fs::MetadataExt::uid(&meta)));
+            if !matches!(owner, Ok((true, uid)) if uid == account.uid) {
+                let what = format!("use {}: it belongs to somebody else", dir.display());
+                return Err(EmbeddedError::standing(what, "set daemon.state_dir to a shorter path"));
+            }
+        }
+        Err(error) => return Err(EmbeddedError::io("make", &dir, error)),
+    }
+    Ok(dir)
+}
+
+/// Takes a lock on a file, which is released when the file is dropped.
+async fn lock(path: &Path, operation: FlockOperation) -> Result<File, EmbeddedError> {
+    let open = File::options().create(true).truncate(false).read(true).write(true).open(path);
+    let file = open.map_err(|error| EmbeddedError::io("open", path, error))?;
+    let taken = async {
+        while rustix::fs::flock(&file, operation).is_err() {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    match tokio::time::timeout(LOCK_PATIENCE, taken).await {
+        Ok(()) => Ok(file),
+        Err(_) => Err(EmbeddedError::retry(format!("lock {}: another trackd holds it for {LOCK_PATIENCE:?}", path.display()))),
+    }
+}
+
+/// Runs one of PostgreSQL's programs as the server's account, off the runtime's threads.
+async fn run(operation: &'static str, mut command: Command, account: &Account) -> Result<(), EmbeddedError> {
+    // A group of its own: Ctrl-C on a terminal must not reach the server before trackd is done with it.
+    std::os::unix::process::CommandExt::process_group(&mut command, 0);
+    command.current_dir("/").env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
+    account.apply(&mut command);
+    // A file, not a pipe: the server inherits it and lives on.
+    let said = tempfile_for_output(operation)?;
+    let (out, err) = (said.try_clone(), said.try_clone());
+    let (Ok(out), Ok(err)) = (out, err) else { return Err(EmbeddedError::retry(format!("{operation}: no file handle"))) };
+    command.stdout(out).stderr(err);
+    let status = tokio::task::spawn_blocking(move || command.status()).await;
+    match status {
+        Ok(Ok(status)) if status.success() => Ok(()),
+        Ok(Ok(status)) => Err(EmbeddedError::retry(format!("{operation}: {status}: {}", last_line(said)))),
+        Ok(Err(error)) => Err(EmbeddedError::retry(format!("{operation}: {error}"))),
+        Err(error) => Err(EmbeddedError::retry(format!("{operation}: {error}"))),
+    }
+}
+
+/// An unnamed file in memory for what a program says.
+fn tempfile_for_output(operation: &str) -> Result<File, EmbeddedError> {
+    rustix::fs::memfd_create("trackd-output", rustix::fs::MemfdFlags::CLOEXEC)
+        .map(File::from)
+        .map_err(|error| EmbeddedError::retry(format!("{operation}: {error}")))
+}
+
+fn last_line(mut file: File) -> String {
+    use std::io::{Read, Seek};
+    let mut text = String::new();
+    let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
+    text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim().to_owned()
+}

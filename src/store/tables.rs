@@ -1,0 +1,302 @@
+//! Data tables: made and extended to match the configuration, inside the caller's guard.
+//!
+//! ```text
+//!  tables of the configuration + the server's catalog --plan--> changes, or refusals with the statement to run
+//! ```
+//!
+//! Only additions and safe widenings happen by themselves. trackd never drops or rewrites a user's column.
+//! Must not know: rows, runs.
+
+use super::merge::{qualified, quote};
+use super::{Error, Guard, Pool, Statement};
+use crate::shape::{Column, History, Scalar, Table, Type};
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+use tokio_postgres::types::Type as PgType;
+
+/// Everybody who makes or extends tables takes this lock first: "trackd" and a 2, as bytes.
+const LOCK: i64 = 0x7472_6163_6b64_0002;
+
+/// One statement that brings a table to its configuration.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Change {
+    /// The statement.
+    pub sql: String,
+    /// What it does, for people: `create table trades`.
+    pub describe: String,
+}
+
+/// Makes and extends these tables; those they refer to must be among them.
+///
+/// Shape: what was done, in order; empty when everything stands.
+///
+/// # Errors
+/// Class standing: a table cannot be brought to its configuration by additions; the hint is the statement that
+/// would do it. Otherwise as the guard's.
+pub async fn ensure(guard: &mut Guard, tables: &[Arc<Table>]) -> Result<Vec<Change>, Error> {
+    guard.defer(Statement::new("SELECT pg_catalog.pg_advisory_xact_lock($1)").bind(LOCK, PgType::INT8));
+    let changes = plan(tables, &read(guard, tables).await?)?;
+    for change in &changes {
+        tracing::info!(target: "trackd::store", change = change.describe, "table changed");
+        guard.defer(Statement::new(change.sql.clone()));
+    }
+    guard.flush().await?;
+    Ok(changes)
+}
+
+/// What `ensure` would do, without doing it.
+///
+/// # Errors
+/// As `ensure`.
+pub async fn preview(pool: &Pool, tables: &[Arc<Table>]) -> Result<Vec<Change>, Error> {
+    let mut guard = pool.begin().await?;
+    plan(tables, &read(&mut guard, tables).await?)
+}
+
+/// What the server has of the tables that are asked for.
+#[derive(Debug, Default)]
+struct Catalog(HashMap<String, Found>);
+
+#[derive(Debug, Default)]
+struct Found {
+    /// `r` table, `p` partitioned, `v` view …
+    kind: String,
+    /// Name → its type as `format_type` says it, and whether an insert must give it a value.
+    columns: HashMap<String, (String, bool)>,
+    primary_key: Vec<String>,
+    /// The first column of each index.
+    indexed: HashSet<String>,
+}
+
+async fn read(guard: &mut Guard, tables: &[Arc<Table>]) -> Result<Catalog, Error> {
+    let names: Vec<String> = tables.iter().map(|table| table.name.clone()).collect();
+    let quoted: Vec<String> = tables.iter().map(|table| qualified(&table.name)).collect();
+    let bind = |sql: &'static str| {
+        Statement::new(sql).bind(names.clone(), PgType::TEXT_ARRAY).bind(quoted.clone(), PgType::TEXT_ARRAY)
+    };
+    let mut catalog = Catalog::default();
+    let columns = bind(
+        "SELECT t.name, c.relkind::text, a.attname::text, pg_catalog.format_type(a.atttypid, a.atttypmod), \
+         a.attnotnull AND NOT a.atthasdef AND a.attidentity = '' \
+         FROM unnest($1::text[], $2::text[]) AS t(name, quoted) \
+         JOIN pg_catalog.pg_class c ON c.oid = pg_catalog.to_regclass(t.quoted) \
+         JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped",
+    );
+    for row in guard.query(columns).await? {
+        let found = catalog.0.entry(row.get(0)).or_default();
+        found.kind = row.get(1);
+        found.columns.insert(row.get(2), (row.get(3), row.get(4)));
+    }
+    let indexes = bind(
+        "SELECT t.name, i.indisprimary, ARRAY(SELECT pg_catalog.pg_get_indexdef(i.indexrelid, k::int, true) \
+         FROM pg_catalog.generate_series(1, i.indnkeyatts) AS k ORDER BY k) \
+         FROM unnest($1::text[], $2::text[]) AS t(name, quoted) \
+         JOIN pg_catalog.pg_index i ON i.indrelid = pg_catalog.to_regclass(t.quoted)",
+    );
+    for row in guard.query(indexes).await? {
+        let found = catalog.0.entry(row.get(0)).or_default();
+        let columns: Vec<String> = row.get::<_, Vec<String>>(2).iter().map(|name| unquoted(name)).collect();
+        found.indexed.extend(columns.first().cloned());
+        if row.get(1) {
+            found.primary_key = columns;
+        }
+    }
+    Ok(catalog)
+}
+
+/// `pg_get_indexdef` quotes names that need it.
+fn unquoted(name: &str) -> String {
+    name.trim_matches('"').replace("\"\"", "\"")
+}
+
+fn plan(tables: &[Arc<Table>], catalog: &Catalog) -> Result<Vec<Change>, Error> {
+    let mut changes = Vec::new();
+    for table in in_order(tables) {
+        match catalog.0.get(&table.name) {
+            None => create(table, tables, &mut changes),
+            Some(found) => extend(table, tables, found, &mut changes)?,
+        }
+    }
+    Ok(changes)
+}
+
+/// A table comes after those it refers to; the configuration has no circles.
+fn in_order(tables: &[Arc<Table>]) -> Vec<&Arc<Table>> {
+    fn visit<'a>(table: &'a Arc<Table>, all: &'a [Arc<Table>], seen: &mut HashSet<&'a str>, out: &mut Vec<&'a Arc<Table>>) {
+        if seen.insert(&table.name) {
+            for name in table.columns.iter().filter_map(|column| column.references.as_deref()) {
+                all.iter().filter(|other| other.name == name).for_each(|other| visit(other, all, seen, out));
+            }
+            out.push(table);
+        }
+    }
+    let (mut seen, mut out) = (HashSet::new(), Vec::with_capacity(tables.len()));
+    tables.iter().for_each(|table| visit(table, tables, &mut seen, &mut out));
+    out
+}
+
+/// The columns a history adds, after those of the configuration.
+fn history_columns(history: History) -> Vec<(&'static str, &'static str, bool)> {
+    let mut columns = vec![(history.instant_column(), "timestamp with time zone", true)];
+    if matches!(history, History::Change { .. }) {
+        columns.push(("valid_to", "timestamp with time zone", false));
+    }
+    columns.push(("run_id", "uuid", true));
+    columns
+}
+
+fn primary_key(table: &Table) -> Vec<String> {
+    let mut key: Vec<String> = table.key_names().map(str::to_owned).collect();
+    if matches!(table.history, History::Snapshot | History::Change { .. }) && !key.is_empty() {
+        key.push(table.history.instant_column().to_owned());
+    }
+    key
+}
+
+fn list(names: &[String]) -> String {
+    names.iter().map(|name| quote(name)).collect::<Vec<_>>().join(", ")
+}
+
+fn create(table: &Table, all: &[Arc<Table>], changes: &mut Vec<Change>) {
+    if let Some((schema, _)) = table.name.split_once('.') {
+        changes.push(Change {
+            sql: format!("CREATE SCHEMA IF NOT EXISTS {}", quote(schema)),
+            describe: format!("create schema {schema} if it is missing"),
+        });
+    }
+    let mut parts: Vec<String> = Vec::new();
+    for (i, column) in table.columns.iter().enumerate() {
+        let not_null = if column.required || table.key.contains(&i) { " NOT NULL" } else { "" };
+        parts.push(format!("{}{not_null}{}", definition(column), constraints(column, all)));
+    }
+    for (name, ty, required) in history_columns(table.history) {
+        parts.push(format!("{} {ty}{}", quote(name), if required { " NOT NULL" } else { "" }));
+    }
+    let key = primary_key(table);
+    if !key.is_empty() {
+        parts.push(format!("PRIMARY KEY ({})", list(&key)));
+    }
+    let target = qualified(&table.name);
+    changes.push(Change {
+        sql: format!("CREATE TABLE {target} ({})", parts.join(", ")),
+        describe: format!("create table {}", table.name),
+    });
+    if matches!(table.history, History::Change { .. }) {
+        let key: Vec<String> = table.key_names().map(str::to_owned).collect();
+        changes.push(Change {
+            sql: format!("CREATE UNIQUE INDEX ON {target} ({}) WHERE valid_to IS NULL", list(&key)),
+            describe: format!("create index on {}: one open version a key", table.name),
+        });
+    }
+    if key.is_empty() {
+        changes.push(index(table, table.history.instant_column()));
+    }
+    changes.extend(table.columns.iter().filter(|column| column.index).map(|column| index(table, &column.name)));
+}
+
+fn definition(column: &Column) -> String {
+    format!("{} {}", quote(&column.name), column.ty)
+}
+
+fn constraints(column: &Column, all: &[Arc<Table>]) -> String {
+    let check = column.check.as_ref().map(|check| format!(" CHECK ({check})")).unwrap_or_default();
+    let references = column.references.as_ref().and_then(|name| {
+        let other = all.iter().find(|table| table.name == *name)?;
+        Some(format!(" REFERENCES {} ({})", qualified(name), quote(other.key_names().next()?)))
+    });
+    check + &references.unwrap_or_default()
+}
+
+fn index(table: &Table, column: &str) -> Change {
+    Change {
+        sql: format!("CREATE INDEX ON {} ({})", qualified(&table.name), quote(column)),
+        describe: format!("create index on {}.{column}", table.name),
+    }
+}
+
+fn extend(table: &Table, all: &[Arc<Table>], found: &Found, changes: &mut Vec<Change>) -> Result<(), Error> {
+    let target = qualified(&table.name);
+    if !matches!(found.kind.as_str(), "r" | "p") {
+        return Err(refuse(table, "it is there, but not as a table", "give the table another name in the configuration"));
+    }
+    let key = primary_key(table);
+    if key != found.primary_key && !key.is_empty() {
+        let have = if found.primary_key.is_empty() { "none".to_owned() } else { found.primary_key.join(", ") };
+        let what = format!("primary key: expected ({}), got {have}", key.join(", "));
+        return Err(refuse(table, what, format!("ALTER TABLE {target} ADD PRIMARY KEY ({})", list(&key))));
+    }
+    for column in &table.columns {
+        match found.columns.get(&column.name) {
+            // Added columns may be null: the rows that are there already have no value for them.
+            None => changes.push(Change {
+                sql: format!("ALTER TABLE {target} ADD COLUMN {}{}", definition(column), constraints(column, all)),
+                describe: format!("add column {}.{} {}", table.name, column.name, column.ty),
+            }),
+            Some((have, _)) => changes.extend(widen(table, column, have)?),
+        }
+        if column.index && !found.indexed.contains(&column.name) {
+            changes.push(index(table, &column.name));
+        }
+    }
+    for (name, ty, _) in history_columns(table.history) {
+        if !found.columns.contains_key(name) {
+            changes.push(Change {
+                sql: format!("ALTER TABLE {target} ADD COLUMN {} {ty}", quote(name)),
+                describe: format!("add column {}.{name} {ty}", table.name),
+            });
+        }
+    }
+    let known = |name: &String| {
+        table.columns.iter().any(|column| column.name == *name)
+            || history_columns(table.history).iter().any(|(history, ..)| history == name)
+    };
+    match found.columns.iter().find(|(name, (_, must))| *must && !known(name)) {
+        Some((name, _)) => Err(refuse(
+            table,
+            format!("column {name} takes no null and has no default, and the configuration does not fill it"),
+            format!("ALTER TABLE {target} ALTER COLUMN {} DROP NOT NULL", quote(name)),
+        )),
+        None => Ok(()),
+    }
+}
+
+/// integer → bigint → numeric, and numeric(p,s) → one that holds all its values.
+fn widen(table: &Table, column: &Column, have: &str) -> Result<Option<Change>, Error> {
+    let want = column.ty.to_string();
+    if want == have {
+        return Ok(None);
+    }
+    let sql = format!("ALTER TABLE {} ALTER COLUMN {} TYPE {want}", qualified(&table.name), quote(&column.name));
+    if !holds(&column.ty, have) {
+        let what = format!("column {}: expected {want}, got {have}", column.name);
+        return Err(refuse(table, what, format!("{sql} USING {}::{want}", quote(&column.name))));
+    }
+    Ok(Some(Change { sql, describe: format!("widen {}.{} from {have} to {want}", table.name, column.name) }))
+}
+
+/// Whether every value of the type `have` is a value of the wanted type.
+fn holds(want: &Type, have: &str) -> bool {
+    let whole_digits = |text: &str| -> Option<(i32, i32)> {
+        let (precision, scale) = text.strip_prefix("numeric(")?.strip_suffix(')')?.split_once(',')?;
+        let (precision, scale): (i32, i32) = (precision.parse().ok()?, scale.parse().ok()?);
+        Some((precision - scale, scale))
+    };
+    if want.array {
+        return false;
+    }
+    match (&want.scalar, have) {
+        (Scalar::Bigint | Scalar::Numeric(None), "integer") | (Scalar::Numeric(None), "bigint") => true,
+        (Scalar::Numeric(None), have) => have.starts_with("numeric("),
+        (Scalar::Numeric(Some((precision, scale))), have) => {
+            let (precision, scale) = (i32::from(*precision), i32::from(*scale));
+            whole_digits(have).is_some_and(|(whole, fraction)| precision - scale >= whole && scale >= fraction)
+        }
+        (Scalar::Text, have) => have.starts_with("character varying"),
+        _ => false,
+    }
+}
+
+fn refuse(table: &Table, what: impl Into<String>, statement: impl Into<String>) -> Error {
+    let hint = format!("trackd does not change this by itself; you could run: {}", statement.into());
+    Error::refused(format!("table {}", table.name), what, Some(hint))
+}

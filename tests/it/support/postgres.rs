@@ -1,0 +1,199 @@
+//! Throw-away PostgreSQL from the installed binaries, on a Unix socket in a temporary directory.
+//!
+//! A watchdog process owns each server: it reads a pipe that this process holds, and when the pipe closes (drop,
+//! exit, panic, kill -9) it stops the server and removes the directory.
+
+use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::sync::{LazyLock, Mutex};
+use std::time::{Duration, Instant};
+use tokio_postgres::{Client, NoTls};
+use trackd::store::embedded::{Account, Binaries, search_path};
+
+/// Starts a server, says "up" when it takes connections, restarts it on "start", stops all at the end of its input.
+const WATCHDOG: &str = r#"
+bin=$1 dir=$2
+start() {
+    "$bin/postgres" -D "$dir/data" -k "$dir" >>"$dir/log" 2>&1 </dev/null &
+    pid=$!
+    while kill -0 $pid 2>/dev/null && ! "$bin/pg_isready" -q -h "$dir" -U postgres; do sleep 0.05; done
+    kill -0 $pid 2>/dev/null && echo up || { echo down; cat "$dir/log" >&2; }
+}
+start
+while read -r order; do
+    case $order in
+        kill) kill -9 $pid; wait $pid 2>/dev/null; echo down ;;
+        stop) kill -INT $pid; wait $pid; echo down ;;
+        start) start ;;
+    esac
+done
+kill -QUIT $pid 2>/dev/null; wait $pid
+rm -rf "$dir"
+"#;
+
+/// One cluster.
+pub struct Server {
+    dir: PathBuf,
+    pub binaries: Binaries,
+    watchdog: Mutex<Watchdog>,
+}
+
+struct Watchdog {
+    child: Child,
+    answers: BufReader<std::process::ChildStdout>,
+}
+
+/// The cluster of this test process; a static is never dropped, the watchdog sees the pipe close.
+static SHARED: LazyLock<Server> = LazyLock::new(Server::own);
+
+impl Server {
+    /// The one cluster of this test process, started at first use. Not to be stopped.
+    pub fn shared() -> &'static Server {
+        &SHARED
+    }
+
+    /// A cluster for one test, which may kill and restart it. Gone when dropped.
+    pub fn own() -> Server {
+        let binaries = Binaries::find(&search_path(), None).expect("PostgreSQL is installed");
+        let account = Account::for_server().expect("an account for the server");
+        let dir = tempfile::Builder::new().prefix("trackd-test-").tempdir().expect("temporary directory").keep();
+        std::os::unix::fs::chown(&dir, Some(account.uid), Some(account.gid)).expect("own the directory");
+        initdb(&binaries, &account, &dir);
+        let mut command = Command::new("/bin/sh");
+        command.arg("-c").arg(WATCHDOG).arg("watchdog").arg(&binaries.dir).arg(&dir).current_dir("/");
+        // Its own group: a Ctrl-C or a runner's timeout must not kill the one that cleans up.
+        command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
+        account.apply(&mut command);
+        let mut child = command.spawn().expect("start the watchdog");
+        let answers = BufReader::new(child.stdout.take().expect("its output is piped"));
+        let server = Server { dir, binaries, watchdog: Mutex::new(Watchdog { child, answers }) };
+        server.watchdog.lock().expect("no panic holds it").expect("up");
+        server
+    }
+
+    /// A new empty database with a name nobody else has.
+    pub async fn database(&self) -> Database {
+        let name = format!("t{}", uuid::Uuid::from_bytes(random()).simple());
+        let admin = self.connect("postgres").await;
+        admin.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("create a database");
+        Database { dir: self.dir.clone(), name }
+    }
+
+    /// A connection to a database of this cluster, as superuser.
+    pub async fn connect(&self, database: &str) -> Client {
+        connect(&url(&self.dir, database)).await
+    }
+
+    /// kill -9 of the postmaster.
+    pub fn kill(&self) {
+        self.order("kill", "down");
+    }
+
+    /// An orderly fast shutdown.
+    pub fn stop(&self) {
+        self.order("stop", "down");
+    }
+
+    /// Starts it again; returns when it takes connections.
+    pub fn start(&self) {
+        self.order("start", "up");
+    }
+
+    fn order(&self, order: &str, answer: &str) {
+        let mut watchdog = self.watchdog.lock().expect("no panic holds it");
+        let stdin = watchdog.child.stdin.as_mut().expect("its input is piped");
+        writeln!(stdin, "{order}").expect("the watchdog lives");
+        watchdog.expect(answer);
+    }
+}
+
+impl Watchdog {
+    fn expect(&mut self, answer: &str) {
+        let mut line = String::new();
+        self.answers.read_line(&mut line).expect("the watchdog lives");
+        assert_eq!(line.trim(), answer, "the server is not as ordered");
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let watchdog = self.watchdog.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
+        drop(watchdog.child.stdin.take());
+        let _ = watchdog.child.wait();
+    }
+}
+
+/// One database of a test.
+pub struct Database {
+    dir: PathBuf,
+    pub name: String,
+}
+
+impl Database {
+    /// `postgres://` form, as in `database.url`.
+    pub fn url(&self) -> String {
+        url(&self.dir, &self.name)
+    }
+
+    /// The same database on a socket in another directory.
+    pub fn url_at(&self, dir: &Path) -> String {
+        url(dir, &self.name)
+    }
+
+    /// The server's socket.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join(".s.PGSQL.5432")
+    }
+
+    /// A connection as superuser.
+    pub async fn client(&self) -> Client {
+        connect(&self.url()).await
+    }
+}
+
+fn url(dir: &Path, database: &str) -> String {
+    let host = dir.to_str().expect("a temporary directory is UTF-8").replace('/', "%2F");
+    format!("postgres://postgres@{host}/{database}")
+}
+
+/// A connection; its task ends with the client.
+pub async fn connect(url: &str) -> Client {
+    let (client, connection) = tokio_postgres::connect(url, NoTls).await.expect("connect to the test server");
+    tokio::spawn(connection);
+    client
+}
+
+fn initdb(binaries: &Binaries, account: &Account, dir: &Path) {
+    let mut command = Command::new(binaries.program("initdb"));
+    command.args(["-E", "UTF8", "--locale=C.UTF-8", "-U", "postgres", "-A", "trust", "--no-sync", "-D"]);
+    command.arg(dir.join("data")).current_dir("/").stdin(Stdio::null());
+    account.apply(&mut command);
+    let output = command.output().expect("run initdb");
+    assert!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
+    let settings = "listen_addresses = ''\nshared_buffers = 32MB\nmax_connections = 200\n";
+    let path = dir.join("data/postgresql.auto.conf");
+    std::fs::OpenOptions::new()
+        .append(true)
+        .open(path)
+        .and_then(|mut file| file.write_all(settings.as_bytes()))
+        .expect("write settings");
+}
+
+fn random() -> [u8; 16] {
+    let mut bytes = [0; 16];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes))
+        .expect("random bytes");
+    bytes
+}
+
+/// Asks again and again until `ready` says yes, or panics with `what` after `limit`.
+pub async fn eventually(what: &str, limit: Duration, mut ready: impl AsyncFnMut() -> bool) {
+    let deadline = Instant::now() + limit;
+    while !ready().await {
+        assert!(Instant::now() < deadline, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
