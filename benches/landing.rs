@@ -84,7 +84,10 @@ impl Bench {
         let config = self.bulk_config()?;
         self.trackd(&["child-bulk", &config, "/rows/100000"])?;
         let file = self.dir.path().join("board.bin");
-        self.psql(&format!("\\copy (SELECT * FROM board WHERE taken_at > '2001-01-01') TO '{}' BINARY", file.display()))?;
+        self.psql(&format!(
+            "\\copy (SELECT * FROM board WHERE taken_at > '2001-01-01') TO '{}' BINARY",
+            file.display()
+        ))?;
         let mut pairs = Vec::new();
         for _ in 0..times {
             self.psql("TRUNCATE board; CHECKPOINT")?;
@@ -105,7 +108,10 @@ impl Bench {
         self.psql("TRUNCATE board; CHECKPOINT")?;
         let child = self.trackd(&["child-bulk", &config, "/rows/1000000"])?;
         let file = self.dir.path().join("million.bin");
-        self.psql(&format!("\\copy (SELECT * FROM board WHERE taken_at > '2001-01-01') TO '{}' BINARY", file.display()))?;
+        self.psql(&format!(
+            "\\copy (SELECT * FROM board WHERE taken_at > '2001-01-01') TO '{}' BINARY",
+            file.display()
+        ))?;
         self.psql("TRUNCATE board; CHECKPOINT")?;
         let copy = self.timed_copy(&file)?;
         std::fs::remove_file(&file)?;
@@ -190,7 +196,10 @@ impl Bench {
             COMMIT;\n";
         // The table's name cannot be a parameter of a prepared statement: one script a client.
         for client in 0..CLIENTS {
-            std::fs::write(path.with_extension(format!("{client}.sql")), text.replace("small:client_id", &format!("small{client}")))?;
+            std::fs::write(
+                path.with_extension(format!("{client}.sql")),
+                text.replace("small:client_id", &format!("small{client}")),
+            )?;
         }
         Ok(path)
     }
@@ -241,7 +250,8 @@ impl Bench {
         let child = Command::new(std::env::current_exe()?).args(args).stdout(Stdio::piped()).spawn()?;
         let output = child.wait_with_output()?;
         let text = String::from_utf8(output.stdout)?;
-        let numbers: Vec<f64> = text.split_whitespace().map(str::parse).collect::<Result<_, _>>().map_err(|_| text.clone())?;
+        let numbers: Vec<f64> =
+            text.split_whitespace().map(str::parse).collect::<Result<_, _>>().map_err(|_| text.clone())?;
         match numbers.as_slice() {
             [ms, runs, cpu_ms, peak_mib] => Ok(Measured { ms: *ms, runs: *runs, cpu_ms: *cpu_ms, peak_mib: *peak_mib }),
             _ => Err(format!("the measured process said: {text}").into()),
@@ -341,7 +351,8 @@ fn peak_mib() -> Outcome<f64> {
 /// A tool of PostgreSQL, which Debian keeps outside PATH.
 fn tool(name: &str) -> PathBuf {
     let version = |entry: &std::fs::DirEntry| entry.file_name().to_string_lossy().parse::<u32>().unwrap_or(0);
-    let dirs = std::fs::read_dir("/usr/lib/postgresql").map(|dirs| dirs.flatten().collect::<Vec<_>>()).unwrap_or_default();
+    let dirs =
+        std::fs::read_dir("/usr/lib/postgresql").map(|dirs| dirs.flatten().collect::<Vec<_>>()).unwrap_or_default();
     let newest = dirs.iter().max_by_key(|entry| version(entry)).map(|entry| entry.path().join("bin").join(name));
     newest.filter(|path| path.exists()).unwrap_or_else(|| PathBuf::from(name))
 }
@@ -416,11 +427,23 @@ fn response(rows: usize) -> Vec<u8> {
             body,
             "{comma}{{\"id\":{i},\"rank\":{},\"trades\":{},\"wins\":{},\"equity\":{}.{:02},\"pnl\":-{}.{:04},\"roi\":{}.{:05},\
              \"sharpe\":0.{:08},\"drawdown\":-0.{:08}}}",
-            i + 1, a % 100, b % 50, 10_000 + a, b % 100, b, a % 10_000, a % 100, b, a * 10_007 % 100_000_000, b * 12_007 % 100_000_000
+            i + 1,
+            a % 100,
+            b % 50,
+            10_000 + a,
+            b % 100,
+            b,
+            a % 10_000,
+            a % 100,
+            b,
+            a * 10_007 % 100_000_000,
+            b * 12_007 % 100_000_000
         );
     }
     body.push_str("]}");
-    let mut response = format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len()).into_bytes();
+    let mut response =
+        format!("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n", body.len())
+            .into_bytes();
     response.extend(body.into_bytes());
     response
 }

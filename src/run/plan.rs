@@ -4,13 +4,13 @@
 
 use super::Error;
 use crate::class::Class;
+use crate::clock;
 use crate::config::{Config, OnBadRow, Tracker};
 use crate::shape::{Globals, Rows, Stamp, Table, decode};
 use crate::source::{self, Ask, Payload, Source};
 use crate::status::{Kind, Run, RunStatus, Sample};
 use crate::store::write::{Care, Failure, Writer, Written};
 use crate::store::{self, Guard, Pool, Receipt, ledger, tables};
-use crate::clock;
 use bytes::Bytes;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};

@@ -122,7 +122,12 @@ fn plan(tables: &[Arc<Table>], catalog: &Catalog) -> Result<Vec<Change>, Error> 
 
 /// A table comes after those it refers to; the configuration has no circles.
 fn in_order(tables: &[Arc<Table>]) -> Vec<&Arc<Table>> {
-    fn visit<'a>(table: &'a Arc<Table>, all: &'a [Arc<Table>], seen: &mut HashSet<&'a str>, out: &mut Vec<&'a Arc<Table>>) {
+    fn visit<'a>(
+        table: &'a Arc<Table>,
+        all: &'a [Arc<Table>],
+        seen: &mut HashSet<&'a str>,
+        out: &mut Vec<&'a Arc<Table>>,
+    ) {
         if seen.insert(&table.name) {
             for name in table.columns.iter().filter_map(|column| column.references.as_deref()) {
                 all.iter().filter(|other| other.name == name).for_each(|other| visit(other, all, seen, out));
@@ -217,7 +222,11 @@ fn index(table: &Table, column: &str) -> Change {
 fn extend(table: &Table, all: &[Arc<Table>], found: &Found, changes: &mut Vec<Change>) -> Result<(), Error> {
     let target = qualified(&table.name);
     if !matches!(found.kind.as_str(), "r" | "p") {
-        return Err(refuse(table, "it is there, but not as a table", "give the table another name in the configuration"));
+        return Err(refuse(
+            table,
+            "it is there, but not as a table",
+            "give the table another name in the configuration",
+        ));
     }
     let key = primary_key(table);
     if key != found.primary_key && !key.is_empty() {

@@ -103,7 +103,14 @@ async fn a_panic_rolls_back_and_the_connection_serves_the_next() {
     });
     assert!(task.await.unwrap_err().is_panic());
     assert_eq!(count(&pool, "SELECT count(*) FROM t").await, 0);
-    assert_eq!(count(&pool, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'").await, 0);
+    assert_eq!(
+        count(
+            &pool,
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
+        )
+        .await,
+        0
+    );
 }
 
 #[tokio::test]
@@ -121,7 +128,14 @@ async fn a_guard_dropped_after_any_number_of_polls_leaves_a_clean_connection() {
             guard.commit().await
         };
         finished += u32::from(crate::support::polls::at_most(work, polls).await.is_some_and(|done| done.is_ok()));
-        assert_eq!(count(&pool, "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'").await, 0);
+        assert_eq!(
+            count(
+                &pool,
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'"
+            )
+            .await,
+            0
+        );
     }
     let rows = count(&pool, "SELECT count(*) FROM t").await;
     // A commit that was dropped after it was sent may have landed; a finished one has.
@@ -178,15 +192,22 @@ async fn a_database_that_is_away_is_an_error_of_class_retry_with_its_cause() {
 }
 
 /// Lands rows of `table` and returns what `Written` says: (rows written, rows rejected).
-async fn land(pool: &Pool, table: &std::sync::Arc<Table>, at: &str, rows: TestRows, care: Care) -> Result<(u64, u64), Error> {
+async fn land(
+    pool: &Pool,
+    table: &std::sync::Arc<Table>,
+    at: &str,
+    rows: TestRows,
+    care: Care,
+) -> Result<(u64, u64), Error> {
     let at: Timestamp = at.parse().unwrap();
     let stamp = Stamp { at, run_id: ledger::run_id("t", at) };
     let mut guard = pool.begin().await?;
     let writer = Writer::new(table.clone());
-    let written = writer.write(&mut guard, &stamp, &mut rows.parts(&stamp), care).await.map_err(|failure| match failure {
-        Failure::Store(error) => error,
-        other => panic!("{other:?}"),
-    })?;
+    let written =
+        writer.write(&mut guard, &stamp, &mut rows.parts(&stamp), care).await.map_err(|failure| match failure {
+            Failure::Store(error) => error,
+            other => panic!("{other:?}"),
+        })?;
     let _receipt = guard.commit().await?;
     Ok((written.rows, written.rejected))
 }
@@ -209,7 +230,11 @@ async fn both_ways(ddl: &str, history: History, steps: &[(&str, &[(&str, i32)], 
         for (at, rows, written) in steps {
             let rows = TestRows::new(rows).padded(padding);
             let extra = if steps[0].0 == *at || history == History::Snapshot { padding as u64 } else { 0 };
-            assert_eq!(land(&pool, &table, at, rows, Care::Sets).await.unwrap(), (written + extra, 0), "{at} {padding}");
+            assert_eq!(
+                land(&pool, &table, at, rows, Care::Sets).await.unwrap(),
+                (written + extra, 0),
+                "{at} {padding}"
+            );
         }
         assert_eq!(texts(&database, sql).await, expected, "padding {padding}");
     }
@@ -295,7 +320,11 @@ async fn a_row_the_server_refuses_is_found_and_set_aside_and_the_others_land() {
     for padding in [0, 700] {
         let database = Server::shared().database().await;
         let pool = pool(&database);
-        run_sql(&pool, "CREATE TABLE t (k text PRIMARY KEY, v int CHECK (v < 10), first_seen_at timestamptz, run_id uuid)").await;
+        run_sql(
+            &pool,
+            "CREATE TABLE t (k text PRIMARY KEY, v int CHECK (v < 10), first_seen_at timestamptz, run_id uuid)",
+        )
+        .await;
         trackd::store::migrate::migrate(&mut database.client().await).await.unwrap();
         let table = table("t", History::Event { on_change: OnChange::Ignore });
         let rows = || TestRows::new(&[("a", 1), ("b", 11), ("c", 2), ("d", 12)]).padded(padding);

@@ -129,7 +129,9 @@ impl Cluster {
     /// Gives the cluster back, and stops the server if nobody else uses it. Returns whether it was stopped.
     pub async fn close(self) -> bool {
         let Cluster { home, binaries, account, _users: users, .. } = self;
-        let Ok(_starting) = lock(&home.join("start.lock"), FlockOperation::NonBlockingLockExclusive).await else { return false };
+        let Ok(_starting) = lock(&home.join("start.lock"), FlockOperation::NonBlockingLockExclusive).await else {
+            return false;
+        };
         drop(users);
         let Ok(file) = File::open(home.join("users.lock")) else { return false };
         if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
@@ -157,13 +159,19 @@ impl Cluster {
             std::fs::remove_dir_all(&fresh).map_err(|error| EmbeddedError::io("remove", &fresh, error))?;
         }
         let mut command = Command::new(self.binaries.program("initdb"));
-        command.args(["-E", "UTF8", "--locale=C.UTF-8", "-U", "trackd", "-A", "peer", "--data-checksums", "-D"]).arg(&fresh);
+        command
+            .args(["-E", "UTF8", "--locale=C.UTF-8", "-U", "trackd", "-A", "peer", "--data-checksums", "-D"])
+            .arg(&fresh);
         run("make the embedded database", command, &self.account).await?;
         let write = |name: &str, text: String| -> Result<(), EmbeddedError> {
             let path = fresh.join(name);
             std::fs::write(&path, text).map_err(|error| EmbeddedError::io("write", &path, error))
         };
-        write("pg_hba.conf", "# Made by trackd: the accounts of pg_ident.conf, on the socket only.\nlocal all all peer map=trackd\n".into())?;
+        write(
+            "pg_hba.conf",
+            "# Made by trackd: the accounts of pg_ident.conf, on the socket only.\nlocal all all peer map=trackd\n"
+                .into(),
+        )?;
         write("pg_ident.conf", self.ident()?)?;
         let conf = fresh.join("postgresql.conf");
         let text = std::fs::read_to_string(&conf).map_err(|error| EmbeddedError::io("read", &conf, error))?;
@@ -212,7 +220,10 @@ impl Cluster {
             async move { tokio_postgres::connect(&conninfo, tokio_postgres::NoTls).await }
         };
         let failed = |error: tokio_postgres::Error| {
-            EmbeddedError::retry(format!("connect to embedded PostgreSQL: {}", crate::store::Error::driver("connect", error)))
+            EmbeddedError::retry(format!(
+                "connect to embedded PostgreSQL: {}",
+                crate::store::Error::driver("connect", error)
+            ))
         };
         match connect("trackd").await {
             // The connection ends with its client, at once.
@@ -258,7 +269,10 @@ fn prepare_home(state_dir: &Path, account: &Account) -> Result<PathBuf, Embedded
         Ok(status) if status.success() => Ok(home),
         _ => Err(EmbeddedError::standing(
             format!("open {}: the account {} cannot enter it", home.display(), account.name),
-            format!("chmod o+x on {} and the directories above it, or set daemon.state_dir to another place", state_dir.display()),
+            format!(
+                "chmod o+x on {} and the directories above it, or set daemon.state_dir to another place",
+                state_dir.display()
+            ),
         )),
     }
 }
@@ -267,7 +281,8 @@ fn own(path: &Path, account: &Account) -> Result<(), EmbeddedError> {
     if Account::current()?.uid == account.uid {
         return Ok(());
     }
-    std::os::unix::fs::chown(path, Some(account.uid), Some(account.gid)).map_err(|error| EmbeddedError::io("chown", path, error))
+    std::os::unix::fs::chown(path, Some(account.uid), Some(account.gid))
+        .map_err(|error| EmbeddedError::io("chown", path, error))
 }
 
 /// The major version of the data that is there already.
@@ -287,7 +302,8 @@ fn socket_dir(home: &Path, account: &Account) -> Result<PathBuf, EmbeddedError> 
     match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
         Ok(()) => own(&dir, account)?,
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
-            let owner = std::fs::symlink_metadata(&dir).map(|meta| (meta.is_dir(), std::os::unix::fs::MetadataExt::uid(&meta)));
+            let owner =
+                std::fs::symlink_metadata(&dir).map(|meta| (meta.is_dir(), std::os::unix::fs::MetadataExt::uid(&meta)));
             if !matches!(owner, Ok((true, uid)) if uid == account.uid) {
                 let what = format!("use {}: it belongs to somebody else", dir.display());
                 return Err(EmbeddedError::standing(what, "set daemon.state_dir to a shorter path"));
@@ -309,7 +325,9 @@ async fn lock(path: &Path, operation: FlockOperation) -> Result<File, EmbeddedEr
     };
     match tokio::time::timeout(LOCK_PATIENCE, taken).await {
         Ok(()) => Ok(file),
-        Err(_) => Err(EmbeddedError::retry(format!("lock {}: another trackd holds it for {LOCK_PATIENCE:?}", path.display()))),
+        Err(_) => {
+            Err(EmbeddedError::retry(format!("lock {}: another trackd holds it for {LOCK_PATIENCE:?}", path.display())))
+        }
     }
 }
 
@@ -322,7 +340,9 @@ async fn run(operation: &'static str, mut command: Command, account: &Account) -
     // A file, not a pipe: the server inherits it and lives on.
     let said = tempfile_for_output(operation)?;
     let (out, err) = (said.try_clone(), said.try_clone());
-    let (Ok(out), Ok(err)) = (out, err) else { return Err(EmbeddedError::retry(format!("{operation}: no file handle"))) };
+    let (Ok(out), Ok(err)) = (out, err) else {
+        return Err(EmbeddedError::retry(format!("{operation}: no file handle")));
+    };
     command.stdout(out).stderr(err);
     let status = tokio::task::spawn_blocking(move || command.status()).await;
     match status {
