@@ -112,11 +112,7 @@ fn typed(node: &Node, format: Option<&Node>) -> Result<Type, Fault> {
     if !matches!(plain.scalar, Scalar::Timestamptz(_) | Scalar::Date) {
         return Err(at.fault("only a timestamptz or a date has it").about("column.format"));
     }
-    Type::parse(text, Some(format)).map_err(|message| {
-        at.fault(message)
-            .hint("\"unix\", \"unix_ms\", \"rfc3339\", or a pattern such as \"%Y-%m-%d\"")
-            .about("column.format")
-    })
+    Type::parse(text, Some(format)).map_err(|message| at.fault(message).about("column.format"))
 }
 
 fn parse_type(node: &Node, text: &str) -> Result<Type, Fault> {

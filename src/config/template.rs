@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(template.constant(), None);
         let context = context! { vars => vars(), run => context! { scheduled_at => "T" } };
         assert_eq!(template.render(&context).unwrap(), "at=T\n");
-        assert_eq!(template.render(&context! {}).unwrap_err(), "undefined value `run`");
+        assert_eq!(template.render(&context! {}).unwrap_err(), "undefined value `run.scheduled_at`");
     }
 
     #[test]

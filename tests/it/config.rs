@@ -24,7 +24,7 @@ fn parse(text: &str) -> Result<Config, Faults> {
 }
 
 fn faults(text: &str, pairs: &[(&str, &str)]) -> Vec<String> {
-    parse_in(text, pairs).unwrap_err().lines().collect()
+    parse_in(text, pairs).expect_err("the text has faults").lines().collect()
 }
 
 const SMALL: &str = r#"
