@@ -12,7 +12,7 @@ use std::fmt;
 ///  row       one row does not fit               that row is set aside, the others land
 ///  standing  it will fail again until changed   the run fails with a hint, shown red
 /// ```
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Class {
     /// Network, 408/425/429/5xx, database away: backed off and tried again.

@@ -15,3 +15,10 @@ pub mod table;
 pub use batch::{REJECTS_KEPT, Reject, Rows, Stamp, Tally};
 pub use program::Program;
 pub use table::{Absent, Column, History, OnChange, Scalar, Table, TimeFormat, Type};
+
+/// The body is not the documented shape.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    pub message: String,
+    pub hint: Option<String>,
+}

@@ -1,0 +1,192 @@
+//! What can go wrong between trackd and PostgreSQL, and what to do about it.
+//!
+//! In: errors of the driver and of the pool. Out: one error with class, SQLSTATE and hint.
+//! Must not know: what the statement was for.
+
+use crate::class::Class;
+use std::error::Error as _;
+use std::fmt;
+use std::time::Duration;
+
+/// Why a statement, a connection or a commit failed.
+///
+/// Reads "operation: cause", lower case as far as PostgreSQL's own words allow, each cause once, no values.
+#[derive(Debug)]
+pub struct Error {
+    operation: String,
+    kind: Kind,
+}
+
+#[derive(Debug)]
+enum Kind {
+    /// The server answered with an error, or the connection broke.
+    Driver(tokio_postgres::Error),
+    /// An own deadline passed.
+    Timeout(Duration),
+    /// No connection could be had.
+    Unavailable(String),
+    /// An earlier statement of this guard failed: nothing but a rollback is possible.
+    Aborted,
+    /// The connection was lost after COMMIT was sent: committed or not, only the ledger knows.
+    UnknownCommit(Box<Error>),
+    /// Something to be fixed before it is tried again.
+    Refused { message: String, hint: Option<String> },
+}
+
+impl Error {
+    pub(super) fn driver(operation: impl Into<String>, error: tokio_postgres::Error) -> Error {
+        Error { operation: operation.into(), kind: Kind::Driver(error) }
+    }
+
+    pub(super) fn timeout(operation: impl Into<String>, after: Duration) -> Error {
+        Error { operation: operation.into(), kind: Kind::Timeout(after) }
+    }
+
+    pub(super) fn unavailable(operation: impl Into<String>, cause: impl Into<String>) -> Error {
+        Error { operation: operation.into(), kind: Kind::Unavailable(cause.into()) }
+    }
+
+    pub(super) fn aborted(operation: impl Into<String>) -> Error {
+        Error { operation: operation.into(), kind: Kind::Aborted }
+    }
+
+    pub(super) fn unknown_commit(cause: Error) -> Error {
+        Error { operation: "commit".into(), kind: Kind::UnknownCommit(Box::new(cause)) }
+    }
+
+    pub(super) fn refused(operation: impl Into<String>, message: impl Into<String>, hint: Option<String>) -> Error {
+        Error { operation: operation.into(), kind: Kind::Refused { message: message.into(), hint } }
+    }
+
+    /// What happens next.
+    pub fn class(&self) -> Class {
+        match &self.kind {
+            Kind::Driver(error) => match error.code() {
+                Some(code) => Class::of_sqlstate(code.code()),
+                None => driver_class(error),
+            },
+            Kind::Timeout(_) | Kind::Unavailable(_) | Kind::Aborted | Kind::UnknownCommit(_) => Class::Retry,
+            Kind::Refused { .. } => Class::Standing,
+        }
+    }
+
+    /// The server's code, five characters, where the server answered.
+    pub fn sqlstate(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Driver(error) => error.code().map(|code| code.code()),
+            _ => None,
+        }
+    }
+
+    /// The constraint a row broke, where the server named one.
+    pub fn constraint(&self) -> Option<&str> {
+        match &self.kind {
+            Kind::Driver(error) => error.as_db_error().and_then(|db| db.constraint()),
+            _ => None,
+        }
+    }
+
+    /// Whether the outcome of a commit is not known.
+    pub fn is_unknown_commit(&self) -> bool {
+        matches!(self.kind, Kind::UnknownCommit(_))
+    }
+
+    /// Whether the database could not be reached at all, or the connection broke: another one may do.
+    pub fn is_away(&self) -> bool {
+        match &self.kind {
+            Kind::Driver(error) => error.as_db_error().is_none_or(|db| {
+                let code = db.code().code();
+                code.starts_with("08") || code.starts_with("57P") || code.starts_with("53") || code == "25006"
+            }),
+            Kind::Timeout(_) | Kind::Unavailable(_) | Kind::UnknownCommit(_) => true,
+            Kind::Aborted | Kind::Refused { .. } => false,
+        }
+    }
+
+    /// What to do about it.
+    pub fn hint(&self) -> Option<String> {
+        match &self.kind {
+            Kind::Refused { hint, .. } => hint.clone(),
+            Kind::Driver(error) => match error.as_db_error() {
+                Some(db) => db.hint().map(str::to_owned).or_else(|| hint_of(db.code().code()).map(str::to_owned)),
+                None => tls_hint(error).map(str::to_owned),
+            },
+            Kind::UnknownCommit(_) => Some("trackd looks the run up in trackd.runs before it tries again".into()),
+            _ => None,
+        }
+    }
+}
+
+/// Transport errors are worth another try; what the driver refuses in our own settings is not.
+fn driver_class(error: &tokio_postgres::Error) -> Class {
+    let text = error.to_string();
+    let ours = ["invalid configuration", "invalid connection string", "error parsing connection string"];
+    if ours.iter().any(|word| text.contains(word)) || tls_hint(error).is_some() {
+        Class::Standing
+    } else {
+        Class::Retry
+    }
+}
+
+fn tls_hint(error: &tokio_postgres::Error) -> Option<&'static str> {
+    let text = flatten(error);
+    (text.contains("TLS") || text.contains("tls")).then_some(
+        "this version of trackd connects without TLS: use a Unix socket or loopback, with sslmode=disable or prefer",
+    )
+}
+
+/// What a person does about a code, for those a person can do something about.
+fn hint_of(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "28P01" | "28000" => "check user and password of database.url, and the server's pg_hba.conf",
+        "3D000" => "create the database, or correct its name in database.url",
+        "42501" => "grant the role of database.url what the message names, or make it the owner of the table",
+        "42P01" | "42703" => "the table changed under trackd: `trackd check` shows what is missing",
+        "53300" => "raise max_connections on the server, or lower database.pool_size and max_overflow",
+        "53100" => "the server's disk is full: free some space",
+        "25006" => "this server is a read-only standby: name the primary in database.url",
+        "57P03" => "the server is starting up or recovering",
+        _ => return None,
+    })
+}
+
+/// The error and its causes, each once: the driver's text may already contain its cause.
+fn flatten(error: &tokio_postgres::Error) -> String {
+    if let Some(db) = error.as_db_error() {
+        let mut text = format!("{} (SQLSTATE {})", db.message(), db.code().code());
+        if let Some(detail) = db.detail() {
+            // DETAIL of a class-22/23 error quotes the row's values, which reached us from outside anyway.
+            text.push_str(": ");
+            text.push_str(detail.trim_end_matches('.'));
+        }
+        return text;
+    }
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        let cause_text = cause.to_string();
+        if !text.contains(&cause_text) {
+            text.push_str(": ");
+            text.push_str(&cause_text);
+        }
+        source = cause.source();
+    }
+    text
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}: ", self.operation)?;
+        match &self.kind {
+            Kind::Driver(error) => f.write_str(&flatten(error)),
+            Kind::Timeout(after) => write!(f, "no answer within {after:?}"),
+            Kind::Unavailable(cause) => f.write_str(cause),
+            Kind::Aborted => f.write_str("the transaction is aborted by an earlier error"),
+            Kind::UnknownCommit(cause) => write!(f, "the answer was lost ({cause})"),
+            Kind::Refused { message, .. } => f.write_str(message),
+        }
+    }
+}
+
+// The cause is part of the text already, so there is no `source`: printing a chain would say it twice.
+impl std::error::Error for Error {}

@@ -1,0 +1,268 @@
+//! The ledger: `trackd.runs` and `trackd.rejects`, one row for each run and each row set aside.
+//!
+//! In: `status::Run` values. Out: statements for the guard that lands the run, and look-ups.
+//! Must not know: what a run does.
+
+use super::{Error, Guard, Pool, Statement};
+use crate::class::Class;
+use crate::shape::Reject;
+use crate::status::{Run, RunStatus};
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use std::collections::HashMap;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+use uuid::Uuid;
+
+/// The constraint that makes a run unique by (tracker, scheduled_at).
+const IDENTITY: &str = "runs_tracker_scheduled_at_key";
+
+/// A run's id: the same for the same tracker and instant, on every instance and at every attempt.
+///
+/// Shape: UUID version 8; 48 bits of milliseconds since the epoch, so that new rows stay at the right edge of an
+/// index, then 74 bits of SHA-256 over tracker and instant.
+pub fn run_id(tracker: &str, scheduled_at: Timestamp) -> Uuid {
+    let mut hash = Sha256::new();
+    hash.update(tracker.as_bytes());
+    hash.update([0]);
+    hash.update(scheduled_at.as_nanosecond().to_be_bytes());
+    let digest = hash.finalize();
+    let mut bytes = [0u8; 16];
+    bytes[..6].copy_from_slice(&scheduled_at.as_millisecond().to_be_bytes()[2..]);
+    bytes[6..].copy_from_slice(&digest[..10]);
+    Uuid::new_v8(bytes)
+}
+
+const COLUMNS: &str = "run_id, tracker, scheduled_at, kind, status, attempt, instance, started_at, finished_at, \
+    fetched_bytes, http_status, rows_read, rows_written, rows_rejected, payload_sha256, error_class, error";
+
+/// The statement that closes a run inside its guard, and tells listeners when it commits.
+///
+/// It fails with a unique violation when the instant has its row already: the guard then lands nothing twice.
+pub fn close(run: &Run) -> Statement {
+    let notice = serde_json::json!({ "tracker": run.tracker, "run_id": run.run_id }).to_string();
+    let sql = format!(
+        "WITH run AS (INSERT INTO trackd.runs ({COLUMNS}) VALUES \
+         ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, decode($15, 'hex'), $16, $17) RETURNING 1) \
+         SELECT pg_notify('trackd', $18) FROM run"
+    );
+    bind_run(Statement::new(sql), run).bind(notice, Type::TEXT)
+}
+
+fn bind_run(statement: Statement, run: &Run) -> Statement {
+    statement
+        .bind(run.run_id, Type::UUID)
+        .bind(run.tracker.clone(), Type::TEXT)
+        .bind(run.scheduled_at, Type::TIMESTAMPTZ)
+        .bind(run.kind.as_str(), Type::TEXT)
+        .bind(run.status.as_str(), Type::TEXT)
+        .bind(run.attempt, Type::INT4)
+        .bind(run.instance.clone(), Type::TEXT)
+        .bind(run.started_at, Type::TIMESTAMPTZ)
+        .bind(run.finished_at, Type::TIMESTAMPTZ)
+        .bind(run.fetched_bytes, Type::INT8)
+        .bind(run.http_status, Type::INT4)
+        .bind(run.rows_read, Type::INT8)
+        .bind(run.rows_written, Type::INT8)
+        .bind(run.rows_rejected, Type::INT8)
+        .bind(run.payload_sha256.clone(), Type::TEXT)
+        .bind(run.error_class.map(Class::as_str), Type::TEXT)
+        .bind(run.error.clone(), Type::TEXT)
+}
+
+/// Whether an error says that this instant has its ledger row already.
+pub fn is_recorded_already(error: &Error) -> bool {
+    error.constraint() == Some(IDENTITY)
+}
+
+/// The statement that keeps the rows set aside of one table.
+pub fn set_aside(run_id: Uuid, table: &str, rejects: &[Reject]) -> Statement {
+    let rows: Vec<String> = rejects.iter().map(|reject| reject.row.clone()).collect();
+    let reasons: Vec<String> = rejects.iter().map(|reject| reject.reason.clone()).collect();
+    Statement::new(
+        "INSERT INTO trackd.rejects (run_id, \"table\", row, reason) \
+         SELECT $1, $2, r.row::jsonb, r.reason FROM unnest($3::text[], $4::text[]) AS r(row, reason)",
+    )
+    .bind(run_id, Type::UUID)
+    .bind(table.to_owned(), Type::TEXT)
+    .bind(rows, Type::TEXT_ARRAY)
+    .bind(reasons, Type::TEXT_ARRAY)
+}
+
+/// Writes runs that landed nothing: failed, missed, skipped. An instant that has its row keeps it.
+///
+/// Shape: any number; 1,000 in a statement. All of them, or none.
+///
+/// # Errors
+/// As the guard's; nothing is written then.
+pub async fn record(pool: &Pool, runs: &[Run]) -> Result<(), Error> {
+    let mut guard = pool.begin().await?;
+    for some in runs.chunks(1_000) {
+        guard.defer(record_statement(some));
+    }
+    let _receipt = guard.commit().await?;
+    Ok(())
+}
+
+fn record_statement(runs: &[Run]) -> Statement {
+    fn all<T>(runs: &[Run], value: impl Fn(&Run) -> T) -> Vec<T> {
+        runs.iter().map(value).collect()
+    }
+    let sql = format!(
+        "INSERT INTO trackd.runs ({COLUMNS}) SELECT r.run_id, r.tracker, r.scheduled_at, r.kind, r.status, r.attempt, \
+         r.instance, r.started_at, r.finished_at, r.fetched_bytes, r.http_status, r.rows_read, 0, r.rows_rejected, \
+         decode(r.payload_sha256, 'hex'), r.error_class, r.error FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], \
+         $4::text[], $5::text[], $6::int4[], $7::text[], $8::timestamptz[], $9::timestamptz[], $10::int8[], $11::int4[], \
+         $12::int8[], $13::int8[], $14::text[], $15::text[], $16::text[]) AS r(run_id, tracker, scheduled_at, kind, \
+         status, attempt, instance, started_at, finished_at, fetched_bytes, http_status, rows_read, rows_rejected, \
+         payload_sha256, error_class, error) ON CONFLICT DO NOTHING"
+    );
+    Statement::new(sql)
+        .bind(all(runs, |run| run.run_id), Type::UUID_ARRAY)
+        .bind(all(runs, |run| run.tracker.clone()), Type::TEXT_ARRAY)
+        .bind(all(runs, |run| run.scheduled_at), Type::TIMESTAMPTZ_ARRAY)
+        .bind(all(runs, |run| run.kind.as_str()), Type::TEXT_ARRAY)
+        .bind(all(runs, |run| run.status.as_str()), Type::TEXT_ARRAY)
+        .bind(all(runs, |run| run.attempt), Type::INT4_ARRAY)
+        .bind(all(runs, |run| run.instance.clone()), Type::TEXT_ARRAY)
+        .bind(all(runs, |run| run.started_at), Type::TIMESTAMPTZ_ARRAY)
+        .bind(all(runs, |run| run.finished_at), Type::TIMESTAMPTZ_ARRAY)
+        .bind(all(runs, |run| run.fetched_bytes), Type::INT8_ARRAY)
+        .bind(all(runs, |run| run.http_status), Type::INT4_ARRAY)
+        .bind(all(runs, |run| run.rows_read), Type::INT8_ARRAY)
+        .bind(all(runs, |run| run.rows_rejected), Type::INT8_ARRAY)
+        .bind(all(runs, |run| run.payload_sha256.clone()), Type::TEXT_ARRAY)
+        .bind(all(runs, |run| run.error_class.map(Class::as_str)), Type::TEXT_ARRAY)
+        .bind(all(runs, |run| run.error.clone()), Type::TEXT_ARRAY)
+}
+
+/// The ledger row of one instant, if it has one.
+///
+/// # Errors
+/// As the guard's.
+pub async fn find(pool: &Pool, tracker: &str, scheduled_at: Timestamp) -> Result<Option<Run>, Error> {
+    let sql = format!("SELECT {COLUMNS} FROM trackd.runs WHERE tracker = $1 AND scheduled_at = $2");
+    let statement = Statement::new(sql).bind(tracker.to_owned(), Type::TEXT).bind(scheduled_at, Type::TIMESTAMPTZ);
+    Ok(read(pool, statement).await?.first().and_then(run_of))
+}
+
+/// For each of these trackers that ever ran by schedule, the latest instant on record.
+///
+/// Manual runs do not count: they are no instants of the schedule.
+///
+/// # Errors
+/// As the guard's.
+pub async fn last_instants(pool: &Pool, trackers: &[String]) -> Result<HashMap<String, Timestamp>, Error> {
+    // One index probe a tracker: never a scan of the history.
+    let statement = Statement::new(
+        "SELECT t.tracker, r.scheduled_at FROM unnest($1::text[]) AS t(tracker) CROSS JOIN LATERAL \
+         (SELECT scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker AND r.kind <> 'manual' \
+          ORDER BY scheduled_at DESC LIMIT 1) r",
+    )
+    .bind(trackers.to_vec(), Type::TEXT_ARRAY);
+    Ok(read(pool, statement).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Which runs to show.
+#[derive(Debug, Clone, Default)]
+pub struct Query {
+    /// Of one tracker only.
+    pub tracker: Option<String>,
+    /// Failed ones only.
+    pub failed: bool,
+    /// At most so many.
+    pub limit: u32,
+}
+
+/// Runs, newest instant first.
+///
+/// # Errors
+/// As the guard's.
+pub async fn recent(pool: &Pool, query: &Query) -> Result<Vec<Run>, Error> {
+    let sql = format!(
+        "SELECT {COLUMNS} FROM trackd.runs WHERE ($1::text IS NULL OR tracker = $1) AND (NOT $2 OR status = 'failed') \
+         ORDER BY scheduled_at DESC, tracker LIMIT $3"
+    );
+    let statement = Statement::new(sql)
+        .bind(query.tracker.clone(), Type::TEXT)
+        .bind(query.failed, Type::BOOL)
+        .bind(i64::from(query.limit), Type::INT8);
+    Ok(read(pool, statement).await?.iter().filter_map(run_of).collect())
+}
+
+/// For each of these trackers its latest run, and the instant of its latest success.
+///
+/// # Errors
+/// As the guard's.
+pub async fn latest(pool: &Pool, trackers: &[String]) -> Result<Vec<(Run, Option<Timestamp>)>, Error> {
+    let sql = format!(
+        "SELECT {}, s.success FROM unnest($1::text[]) AS t(name) CROSS JOIN LATERAL \
+         (SELECT * FROM trackd.runs r WHERE r.tracker = t.name ORDER BY scheduled_at DESC LIMIT 1) r LEFT JOIN LATERAL \
+         (SELECT scheduled_at AS success FROM trackd.runs r WHERE r.tracker = t.name AND r.status = 'succeeded' \
+          ORDER BY scheduled_at DESC LIMIT 1) s ON true",
+        COLUMNS.split(", ").map(|column| format!("r.{column}")).collect::<Vec<_>>().join(", ")
+    );
+    let statement = Statement::new(sql).bind(trackers.to_vec(), Type::TEXT_ARRAY);
+    let rows = read(pool, statement).await?;
+    Ok(rows.iter().filter_map(|row| Some((run_of(row)?, row.get("success")))).collect())
+}
+
+async fn read(pool: &Pool, statement: Statement) -> Result<Vec<Row>, Error> {
+    let mut guard: Guard = pool.begin().await?;
+    let rows = guard.query(statement).await?;
+    let _receipt = guard.commit().await?;
+    Ok(rows)
+}
+
+/// A row of `COLUMNS`; `None` for one that is still running or of a kind this version does not know.
+fn run_of(row: &Row) -> Option<Run> {
+    let sha256: Option<Vec<u8>> = row.get("payload_sha256");
+    Some(Run {
+        run_id: row.get("run_id"),
+        tracker: row.get("tracker"),
+        scheduled_at: row.get("scheduled_at"),
+        kind: word(row.get("kind"))?,
+        status: word::<RunStatus>(row.get("status"))?,
+        attempt: row.get("attempt"),
+        instance: row.get("instance"),
+        started_at: row.get("started_at"),
+        finished_at: row.get("finished_at"),
+        fetched_bytes: row.get("fetched_bytes"),
+        http_status: row.get("http_status"),
+        rows_read: row.get("rows_read"),
+        rows_written: row.get("rows_written"),
+        rows_rejected: row.get("rows_rejected"),
+        payload_sha256: sha256.map(|bytes| hex(&bytes)),
+        error_class: row.get::<_, Option<&str>>("error_class").and_then(word),
+        error: row.get("error"),
+    })
+}
+
+/// The value whose serialised word this is.
+fn word<T: serde::de::DeserializeOwned>(text: &str) -> Option<T> {
+    serde_json::from_value(serde_json::Value::String(text.to_owned())).ok()
+}
+
+/// Lower-case hexadecimal.
+pub fn hex(bytes: &[u8]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(bytes.len() * 2), |mut text, byte| {
+        let _ = write!(text, "{byte:02x}");
+        text
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::run_id;
+    use jiff::Timestamp;
+
+    #[test]
+    fn a_run_has_one_id_and_later_runs_sort_after_it() {
+        let (early, late) = (Timestamp::from_second(1_000).unwrap(), Timestamp::from_second(1_001).unwrap());
+        assert_eq!(run_id("a", early), run_id("a", early));
+        assert_ne!(run_id("a", early), run_id("b", early));
+        assert!(run_id("b", early) < run_id("a", late));
+        assert_eq!(run_id("a", early).get_version_num(), 8);
+    }
+}

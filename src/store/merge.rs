@@ -1,0 +1,228 @@
+//! The SQL that moves incoming rows into a data table: one set of statements for each history.
+//!
+//! In: a table and where its rows wait (arrays, or a staging table). Out: statement texts whose parameters are
+//! `$1` the run's instant, `$2` its id, then for `Arrays` one array a column, for `Range` the first and last row.
+//! Pure: must not know connections.
+
+use crate::shape::{Absent, History, OnChange, Table};
+use std::fmt::Write as _;
+
+/// Where incoming rows wait.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Incoming {
+    /// In the parameters, `$3` on: one array a column.
+    Arrays,
+    /// In the staging table.
+    Staged,
+    /// In the staging table, rows `$3..=$4` of it.
+    Range,
+}
+
+/// One statement of a merge.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Merge {
+    pub(super) sql: String,
+    /// Whether the rows it touches are rows written (closing a version that is then replaced is not).
+    pub(super) counts: bool,
+}
+
+/// The statements that bring rows in, in order.
+pub(super) fn rows(table: &Table, incoming: Incoming) -> Vec<Merge> {
+    let parts = Parts::new(table, incoming);
+    match table.history {
+        History::Snapshot => vec![counted(parts.insert())],
+        History::Event { on_change: OnChange::Ignore } => vec![counted(parts.insert_missing())],
+        History::Event { on_change: OnChange::Update } => vec![counted(parts.upsert(&["run_id"]))],
+        History::State { .. } => vec![counted(parts.upsert(&["updated_at", "run_id"]))],
+        History::Change { .. } => {
+            vec![Merge { sql: parts.close_changed(), counts: false }, counted(parts.open_versions())]
+        }
+    }
+}
+
+/// The statement for keys that the source no longer shows, if the table asks for one.
+pub(super) fn absent(table: &Table, incoming: Incoming) -> Option<Merge> {
+    let parts = Parts::new(table, incoming);
+    match table.history {
+        History::Change { absent: Absent::Close } => Some(counted(format!(
+            "UPDATE {} AS t SET valid_to = $1 WHERE t.valid_to IS NULL AND t.valid_from < $1 \
+             AND NOT EXISTS (SELECT 1 FROM {} WHERE {})",
+            parts.target,
+            parts.source,
+            parts.same_key()
+        ))),
+        History::State { absent: Absent::Delete } => Some(counted(format!(
+            "DELETE FROM {} AS t WHERE NOT EXISTS (SELECT 1 FROM {} WHERE {})",
+            parts.target,
+            parts.source,
+            parts.same_key()
+        ))),
+        _ => None,
+    }
+}
+
+/// The staging table of a data table: dropped with the transaction, numbered rows on request.
+pub(super) fn create_staging(table: &Table, numbered: bool) -> String {
+    let mut sql = format!("CREATE TEMP TABLE {} (", staging(table));
+    for column in &table.columns {
+        let _ = write!(sql, "{} {}, ", quote(&column.name), column.ty);
+    }
+    sql.push_str("trackd_at timestamptz, trackd_run uuid");
+    if numbered {
+        sql.push_str(", trackd_row bigint GENERATED ALWAYS AS IDENTITY");
+    }
+    sql.push_str(") ON COMMIT DROP");
+    sql
+}
+
+/// `COPY … FROM STDIN` into the data table itself (snapshot), or into its staging table.
+pub(super) fn copy(table: &Table, staged: bool) -> String {
+    let columns = list(table.columns.iter().map(|column| column.name.as_str()));
+    match staged {
+        true => format!("COPY {} ({columns}, trackd_at, trackd_run) FROM STDIN (FORMAT binary)", staging(table)),
+        false => format!(
+            "COPY {} ({columns}, {}, run_id) FROM STDIN (FORMAT binary)",
+            qualified(&table.name),
+            table.history.instant_column()
+        ),
+    }
+}
+
+/// Gathers the staging table's statistics: without them a merge of many rows is planned as one of few.
+pub(super) fn analyze_staging(table: &Table) -> String {
+    format!("ANALYZE {}", staging(table))
+}
+
+/// The JSON of staged row `$1`, for `trackd.rejects`.
+pub(super) fn staged_row(table: &Table) -> String {
+    format!(
+        "SELECT (to_jsonb(s) - 'trackd_at' - 'trackd_run' - 'trackd_row')::text FROM {} AS s WHERE s.trackd_row = $1",
+        staging(table)
+    )
+}
+
+/// An identifier in double quotes.
+pub(super) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A table's name, with its schema where it has one.
+pub(super) fn qualified(name: &str) -> String {
+    name.split('.').map(quote).collect::<Vec<_>>().join(".")
+}
+
+fn staging(table: &Table) -> String {
+    format!("pg_temp.{}", quote(&format!("trackd_in_{}", table.name.replace('.', "_"))))
+}
+
+fn counted(sql: String) -> Merge {
+    Merge { sql, counts: true }
+}
+
+fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+    names.map(quote).collect::<Vec<_>>().join(", ")
+}
+
+/// The pieces that the statements of one table share.
+struct Parts<'a> {
+    table: &'a Table,
+    target: String,
+    /// A FROM item named `s`, with the range condition where there is one.
+    source: String,
+}
+
+impl<'a> Parts<'a> {
+    fn new(table: &'a Table, incoming: Incoming) -> Parts<'a> {
+        let source = match incoming {
+            Incoming::Arrays => {
+                let arrays: Vec<String> = table
+                    .columns
+                    .iter()
+                    .enumerate()
+                    .map(|(i, column)| format!("${}::{}[]", i + 3, column.ty))
+                    .collect();
+                let names = list(table.columns.iter().map(|column| column.name.as_str()));
+                format!("unnest({}) AS s({names})", arrays.join(", "))
+            }
+            Incoming::Staged => format!("{} AS s", staging(table)),
+            Incoming::Range => format!("(SELECT * FROM {} WHERE trackd_row BETWEEN $3 AND $4) AS s", staging(table)),
+        };
+        Parts { table, target: qualified(&table.name), source }
+    }
+
+    fn names(&self) -> impl Iterator<Item = &'a str> {
+        self.table.columns.iter().map(|column| column.name.as_str())
+    }
+
+    fn others(&self) -> Vec<&'a str> {
+        let is_key = |i: &usize| self.table.key.contains(i);
+        self.names().enumerate().filter(|(i, _)| !is_key(i)).map(|(_, name)| name).collect()
+    }
+
+    fn key(&self) -> String {
+        list(self.table.key_names())
+    }
+
+    fn same_key(&self) -> String {
+        let same = |name: &str| format!("t.{0} = s.{0}", quote(name));
+        self.table.key_names().map(same).collect::<Vec<_>>().join(" AND ")
+    }
+
+    fn insert(&self) -> String {
+        let values: Vec<String> = self.names().map(|name| format!("s.{}", quote(name))).collect();
+        format!(
+            "INSERT INTO {} AS t ({}, {}, run_id) SELECT {}, $1, $2 FROM {}",
+            self.target,
+            list(self.names()),
+            self.table.history.instant_column(),
+            values.join(", "),
+            self.source
+        )
+    }
+
+    fn insert_missing(&self) -> String {
+        format!("{} ON CONFLICT ({}) DO NOTHING", self.insert(), self.key())
+    }
+
+    /// Inserts, or corrects what differs; a row that is the same is not touched at all.
+    fn upsert(&self, stamps: &[&str]) -> String {
+        let others = self.others();
+        if others.is_empty() {
+            return self.insert_missing();
+        }
+        let set: Vec<String> =
+            others.iter().chain(stamps).map(|name| format!("{0} = EXCLUDED.{0}", quote(name))).collect();
+        format!(
+            "{} ON CONFLICT ({}) DO UPDATE SET {} WHERE {}",
+            self.insert(),
+            self.key(),
+            set.join(", "),
+            differs(&others, "t", "EXCLUDED")
+        )
+    }
+
+    fn close_changed(&self) -> String {
+        let others = self.others();
+        let differs = if others.is_empty() { "false".to_owned() } else { differs(&others, "t", "s") };
+        format!(
+            "UPDATE {} AS t SET valid_to = $1 FROM {} WHERE {} AND t.valid_to IS NULL AND t.valid_from < $1 AND {differs}",
+            self.target,
+            self.source,
+            self.same_key()
+        )
+    }
+
+    fn open_versions(&self) -> String {
+        format!(
+            "{} WHERE NOT EXISTS (SELECT 1 FROM {} AS t WHERE {} AND t.valid_to IS NULL)",
+            self.insert(),
+            self.target,
+            self.same_key()
+        )
+    }
+}
+
+fn differs(names: &[&str], left: &str, right: &str) -> String {
+    let row = |side: &str| names.iter().map(|name| format!("{side}.{}", quote(name))).collect::<Vec<_>>().join(", ");
+    format!("({}) IS DISTINCT FROM ({})", row(left), row(right))
+}

@@ -1,0 +1,401 @@
+//! Writing: batches → rows of a data table, inside the caller's guard.
+//!
+//! ```text
+//!  few rows   arrays in one statement, deferred: they travel with COMMIT
+//!  many rows  binary COPY, chunk by chunk while the next is shaped: into the table (snapshot),
+//!             or into a staging table of the transaction and then one merge for the set
+//! ```
+//!
+//! Must not know: where batches come from, what a run is.
+
+use super::merge::{self, Incoming, Merge};
+use super::{Error, Guard, Statement, Wire, ledger};
+use crate::shape::{self, History, Reject, Rows, Scalar, Stamp, Table, Tally};
+use bytes::{BufMut, Bytes, BytesMut};
+use std::sync::Arc;
+use tokio_postgres::types::Type;
+
+/// Up to so many rows travel as arrays: below it a COPY's round trips cost more than they save.
+const ARRAY_ROWS: u64 = 500;
+/// And up to so many bytes.
+const ARRAY_BYTES: usize = 256 * 1024;
+/// Rows of a table kept for the status page.
+const SAMPLE_ROWS: usize = 5;
+/// And their bytes.
+const SAMPLE_BYTES: usize = 16 * 1024;
+
+/// A part of what shaping gives for one table.
+#[derive(Debug)]
+pub enum Part {
+    /// Some rows.
+    Rows(Rows),
+    /// The table's last part.
+    End(Tally),
+}
+
+/// The parts of all tables of a run, table after table.
+pub trait Parts: Send {
+    /// The next part.
+    ///
+    /// # Errors
+    /// The body is not the documented shape; nothing of it may land.
+    fn next(&mut self) -> impl Future<Output = Result<Part, shape::Error>> + Send;
+}
+
+/// Why rows did not land.
+#[derive(Debug)]
+pub enum Failure {
+    /// The body is not the documented shape.
+    Shape(shape::Error),
+    /// The database refused, or is away.
+    Store(Error),
+    /// Rows were set aside, and the tracker asks for all or nothing.
+    BadRow { table: String, reject: Reject, rejected: u64 },
+}
+
+impl From<Error> for Failure {
+    fn from(error: Error) -> Failure {
+        Failure::Store(error)
+    }
+}
+
+impl From<shape::Error> for Failure {
+    fn from(error: shape::Error) -> Failure {
+        Failure::Shape(error)
+    }
+}
+
+/// What was written for one table.
+#[derive(Debug)]
+pub struct Written {
+    /// Rows the program yielded.
+    pub read: u64,
+    /// Rows inserted, updated, closed or deleted.
+    pub rows: u64,
+    /// Rows set aside.
+    pub rejected: u64,
+    /// The first of them, for the run's record.
+    pub first_reject: Option<Reject>,
+    /// A few of the rows, for people.
+    pub sample: Rows,
+}
+
+/// How a batch is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Care {
+    /// As sets; a row the server refuses fails the guard.
+    Sets,
+    /// Staged and halved until the rows the server refuses stand alone; those are set aside.
+    Halves,
+}
+
+/// Writes one table's rows. Its statements, made once for a configuration.
+#[derive(Debug)]
+pub struct Writer {
+    table: Arc<Table>,
+    types: Vec<Type>,
+    arrays: Vec<Merge>,
+    arrays_absent: Option<Merge>,
+    staged: Vec<Merge>,
+    staged_absent: Option<Merge>,
+}
+
+impl Writer {
+    /// The writer of a table.
+    pub fn new(table: Arc<Table>) -> Writer {
+        Writer {
+            types: table.columns.iter().map(|column| wire_type(&column.ty.scalar)).collect(),
+            arrays: merge::rows(&table, Incoming::Arrays),
+            arrays_absent: merge::absent(&table, Incoming::Arrays),
+            staged: merge::rows(&table, Incoming::Staged),
+            staged_absent: merge::absent(&table, Incoming::Staged),
+            table,
+        }
+    }
+
+    /// The table.
+    pub fn table(&self) -> &Arc<Table> {
+        &self.table
+    }
+
+    /// Writes the table's parts up to its `Part::End`.
+    ///
+    /// Cancel safety: dropping the future leaves the guard to be rolled back.
+    ///
+    /// # Errors
+    /// `Failure`; the guard can then only be dropped.
+    pub async fn write(
+        &self,
+        guard: &mut Guard,
+        stamp: &Stamp,
+        parts: &mut impl Parts,
+        care: Care,
+    ) -> Result<Written, Failure> {
+        let (head, mut tally) = self.head(parts).await?;
+        let sample = sample(&head);
+        let fits = tally.is_some() && care == Care::Sets && !self.table.columns.iter().any(|column| column.ty.array);
+        let mut set_aside = Vec::new();
+        let rows = match &tally {
+            Some(tally) if fits => self.by_arrays(guard, stamp, &head, tally).await?,
+            _ => {
+                let ended = self.copy(guard, care, head, parts, &mut tally).await?;
+                match care {
+                    Care::Sets => self.merge_staged(guard, stamp, ended, tally.as_ref()).await?,
+                    Care::Halves => self.merge_halves(guard, stamp, ended, tally.as_ref(), &mut set_aside).await?,
+                }
+            }
+        };
+        let mut tally = tally.unwrap_or_default();
+        tally.rejected += set_aside.len() as u64;
+        tally.rejects.append(&mut set_aside);
+        if !tally.rejects.is_empty() {
+            guard.defer(ledger::set_aside(stamp.run_id, &self.table.name, &tally.rejects));
+        }
+        let first_reject = tally.rejects.into_iter().next();
+        Ok(Written { read: tally.read, rows, rejected: tally.rejected, first_reject, sample })
+    }
+
+    /// Takes parts until the table ends or there is more than arrays should carry.
+    async fn head(&self, parts: &mut impl Parts) -> Result<(Rows, Option<Tally>), Failure> {
+        let mut head = Rows::default();
+        while head.count <= ARRAY_ROWS && head.data.len() <= ARRAY_BYTES {
+            match parts.next().await? {
+                Part::End(tally) => return Ok((head, Some(tally))),
+                Part::Rows(rows) if head.count == 0 => head = rows,
+                Part::Rows(rows) => {
+                    head.data.extend_from_slice(&rows.data);
+                    head.count += rows.count;
+                }
+            }
+        }
+        Ok((head, None))
+    }
+
+    /// Sends few rows as arrays. A snapshot's count is known, so its statement waits for COMMIT.
+    async fn by_arrays(&self, guard: &mut Guard, stamp: &Stamp, rows: &Rows, tally: &Tally) -> Result<u64, Failure> {
+        let absent = self.arrays_absent.as_ref().filter(|_| tally.rejected == 0);
+        if rows.count == 0 && absent.is_none() {
+            return Ok(0);
+        }
+        let arrays = self.columns(rows);
+        for merge in self.arrays.iter().chain(absent) {
+            let statement =
+                Statement::new(merge.sql.clone()).bind(stamp.at, Type::TIMESTAMPTZ).bind(stamp.run_id, Type::UUID);
+            let bind =
+                |statement: Statement, (array, ty): (&Bytes, &Type)| statement.bind(Wire(array.clone()), array_of(ty));
+            guard.defer(arrays.iter().zip(&self.types).fold(statement, bind));
+        }
+        if self.table.history == History::Snapshot {
+            return Ok(rows.count);
+        }
+        let counts = guard.flush().await?;
+        let ours = &counts[counts.len() - self.arrays.len() - usize::from(absent.is_some())..];
+        Ok(self.arrays.iter().chain(absent).zip(ours).filter(|(merge, _)| merge.counts).map(|(_, count)| count).sum())
+    }
+
+    /// Turns tuples into one array a column, in PostgreSQL's binary form. Fields are copied as they are.
+    fn columns(&self, rows: &Rows) -> Vec<Bytes> {
+        let mut arrays: Vec<BytesMut> = self.types.iter().map(|ty| array_header(ty, rows)).collect();
+        let mut rest = rows.data.as_slice();
+        for _ in 0..rows.count {
+            let fields = usize::from(u16::from_be_bytes([rest[0], rest[1]]));
+            rest = &rest[2..];
+            for field in 0..fields {
+                let length = i32::from_be_bytes([rest[0], rest[1], rest[2], rest[3]]).max(0) as usize + 4;
+                // The two fields after the columns are the stamp, which travels as two parameters.
+                if let Some(array) = arrays.get_mut(field) {
+                    array.put_slice(&rest[..length]);
+                }
+                rest = &rest[length..];
+            }
+        }
+        arrays.into_iter().map(BytesMut::freeze).collect()
+    }
+
+    /// Streams the head and all further parts by COPY. Returns the rows sent.
+    async fn copy(
+        &self,
+        guard: &mut Guard,
+        care: Care,
+        head: Rows,
+        parts: &mut impl Parts,
+        tally: &mut Option<Tally>,
+    ) -> Result<u64, Failure> {
+        let staged = care == Care::Halves || self.table.history != History::Snapshot;
+        if staged {
+            guard.defer(Statement::new(merge::create_staging(&self.table, care == Care::Halves)));
+        }
+        let mut copy = guard.copy_in(&merge::copy(&self.table, staged)).await?;
+        if head.count > 0 {
+            copy.send(Bytes::from(head.data)).await?;
+        }
+        while tally.is_none() {
+            match parts.next().await? {
+                Part::Rows(rows) => copy.send(Bytes::from(rows.data)).await?,
+                Part::End(end) => *tally = Some(end),
+            }
+        }
+        Ok(copy.finish().await?)
+    }
+
+    async fn merge_staged(
+        &self,
+        guard: &mut Guard,
+        stamp: &Stamp,
+        copied: u64,
+        tally: Option<&Tally>,
+    ) -> Result<u64, Failure> {
+        if self.table.history == History::Snapshot {
+            return Ok(copied);
+        }
+        let absent = self.staged_absent.as_ref().filter(|_| tally.is_none_or(|tally| tally.rejected == 0));
+        let merges: Vec<&Merge> = self.staged.iter().chain(absent).collect();
+        let statement = |merge: &Merge| {
+            Statement::new(merge.sql.clone()).bind(stamp.at, Type::TIMESTAMPTZ).bind(stamp.run_id, Type::UUID)
+        };
+        // A fresh table has no statistics, and the merge is planned by them.
+        guard.defer(Statement::new(merge::analyze_staging(&self.table)));
+        merges.iter().for_each(|merge| guard.defer(statement(merge)));
+        let counts = guard.flush().await?;
+        let ours = &counts[counts.len() - merges.len()..];
+        Ok(merges.iter().zip(ours).filter(|(merge, _)| merge.counts).map(|(_, count)| count).sum())
+    }
+
+    /// Merges the staged rows in halves: a half that the server refuses is split until single rows stand alone.
+    async fn merge_halves(
+        &self,
+        guard: &mut Guard,
+        stamp: &Stamp,
+        staged: u64,
+        tally: Option<&Tally>,
+        set_aside: &mut Vec<Reject>,
+    ) -> Result<u64, Failure> {
+        let merges = merge::rows(&self.table, Incoming::Range);
+        let mut written = 0;
+        let mut ranges = vec![(1, staged as i64)];
+        while let Some((first, last)) = ranges.pop() {
+            if first > last {
+                continue;
+            }
+            guard.batch("set a savepoint", "SAVEPOINT trackd_half").await?;
+            for merge in &merges {
+                guard.defer(ranged(&merge.sql, stamp, first, last));
+            }
+            match guard.flush().await {
+                Ok(counts) => {
+                    written += merges
+                        .iter()
+                        .zip(counts)
+                        .filter(|(merge, _)| merge.counts)
+                        .map(|(_, count)| count)
+                        .sum::<u64>();
+                    guard.batch("release a savepoint", "RELEASE SAVEPOINT trackd_half").await?;
+                }
+                Err(error) if error.class() == crate::class::Class::Row => {
+                    guard.rollback_to("trackd_half").await?;
+                    if first < last {
+                        let middle = first + (last - first) / 2;
+                        // The first half is popped first: rows keep their order.
+                        ranges.extend([(middle + 1, last), (first, middle)]);
+                    } else if set_aside.len() < shape::REJECTS_KEPT {
+                        set_aside.push(self.refused(guard, first, &error).await?);
+                    } else {
+                        return Err(Failure::Store(error));
+                    }
+                }
+                Err(error) => return Err(Failure::Store(error)),
+            }
+        }
+        let bad = !set_aside.is_empty() || tally.is_some_and(|tally| tally.rejected > 0);
+        if let Some(absent) = self.staged_absent.as_ref().filter(|_| !bad) {
+            guard.defer(
+                Statement::new(absent.sql.clone()).bind(stamp.at, Type::TIMESTAMPTZ).bind(stamp.run_id, Type::UUID),
+            );
+            written += guard.flush().await?.iter().sum::<u64>();
+        }
+        Ok(written)
+    }
+
+    async fn refused(&self, guard: &mut Guard, row: i64, error: &Error) -> Result<Reject, Failure> {
+        let found = guard.query(Statement::new(merge::staged_row(&self.table)).bind(row, Type::INT8)).await?;
+        let row = found.first().map_or_else(|| "null".to_owned(), |row| row.get(0));
+        Ok(Reject { row, reason: error.to_string() })
+    }
+}
+
+fn ranged(sql: &str, stamp: &Stamp, first: i64, last: i64) -> Statement {
+    Statement::new(sql.to_owned())
+        .bind(stamp.at, Type::TIMESTAMPTZ)
+        .bind(stamp.run_id, Type::UUID)
+        .bind(first, Type::INT8)
+        .bind(last, Type::INT8)
+}
+
+/// The first tuples of a batch.
+fn sample(rows: &Rows) -> Rows {
+    let mut end = 0;
+    let mut count = 0;
+    while count < rows.count.min(SAMPLE_ROWS as u64) {
+        let next = end + tuple_length(&rows.data[end..]);
+        if next > SAMPLE_BYTES && count > 0 {
+            break;
+        }
+        (end, count) = (next, count + 1);
+    }
+    Rows { data: rows.data[..end].to_vec(), count }
+}
+
+fn tuple_length(tuple: &[u8]) -> usize {
+    let fields = u16::from_be_bytes([tuple[0], tuple[1]]);
+    (0..fields).fold(2, |at, _| {
+        let length = i32::from_be_bytes([tuple[at], tuple[at + 1], tuple[at + 2], tuple[at + 3]]);
+        at + 4 + length.max(0) as usize
+    })
+}
+
+/// The header of a one-dimensional array of `rows.count` elements, which may be null.
+fn array_header(ty: &Type, rows: &Rows) -> BytesMut {
+    let mut array = BytesMut::with_capacity(20 + rows.data.len() / 4);
+    array.put_i32(i32::from(rows.count > 0));
+    array.put_i32(1);
+    array.put_u32(ty.oid());
+    if rows.count > 0 {
+        array.put_i32(rows.count as i32);
+        array.put_i32(1);
+    }
+    array
+}
+
+fn wire_type(scalar: &Scalar) -> Type {
+    match scalar {
+        Scalar::Text => Type::TEXT,
+        Scalar::Integer => Type::INT4,
+        Scalar::Bigint => Type::INT8,
+        Scalar::Numeric(_) => Type::NUMERIC,
+        Scalar::Double => Type::FLOAT8,
+        Scalar::Boolean => Type::BOOL,
+        Scalar::Date => Type::DATE,
+        Scalar::Timestamptz(_) => Type::TIMESTAMPTZ,
+        Scalar::Uuid => Type::UUID,
+        Scalar::Jsonb => Type::JSONB,
+        Scalar::Inet => Type::INET,
+        Scalar::Bytea => Type::BYTEA,
+    }
+}
+
+fn array_of(ty: &Type) -> Type {
+    match *ty {
+        Type::TEXT => Type::TEXT_ARRAY,
+        Type::INT4 => Type::INT4_ARRAY,
+        Type::INT8 => Type::INT8_ARRAY,
+        Type::NUMERIC => Type::NUMERIC_ARRAY,
+        Type::FLOAT8 => Type::FLOAT8_ARRAY,
+        Type::BOOL => Type::BOOL_ARRAY,
+        Type::DATE => Type::DATE_ARRAY,
+        Type::TIMESTAMPTZ => Type::TIMESTAMPTZ_ARRAY,
+        Type::UUID => Type::UUID_ARRAY,
+        Type::INET => Type::INET_ARRAY,
+        Type::BYTEA => Type::BYTEA_ARRAY,
+        _ => Type::JSONB_ARRAY,
+    }
+}
