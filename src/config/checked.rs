@@ -9,8 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// A configuration that holds.
-#[derive(Debug)]
+/// A configuration that holds. `Debug` shows no value of `vars`: they may come to be headers.
 pub struct Config {
     /// The file it came from.
     pub path: PathBuf,
@@ -20,10 +19,24 @@ pub struct Config {
     pub daemon: Daemon,
     /// `[log]`; `level` is applied at reload.
     pub log: Log,
-    /// `[vars]` as JSON; numbers keep the digits of the file.
+    /// `[vars]` as JSON; a number that JSON's numbers would change is refused, so the digits are the file's.
     pub vars: Arc<serde_json::Value>,
     /// In the order of the file; names are unique.
     pub trackers: Vec<Arc<Tracker>>,
+}
+
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let vars: Vec<&String> = self.vars.as_object().into_iter().flat_map(|vars| vars.keys()).collect();
+        f.debug_struct("Config")
+            .field("path", &self.path)
+            .field("database", &self.database)
+            .field("daemon", &self.daemon)
+            .field("log", &self.log)
+            .field("vars", &vars)
+            .field("trackers", &self.trackers)
+            .finish()
+    }
 }
 
 /// `[database]`.
@@ -208,8 +221,10 @@ impl std::fmt::Debug for SecretTemplate {
 /// `file = { path }`.
 #[derive(Debug)]
 pub struct FileSource {
-    /// Absolute, or relative to the configuration file.
+    /// Absolute, or relative to `base`: `base.join(rendered)`.
     pub path: Template,
+    /// The folder of the configuration file, absolute.
+    pub base: PathBuf,
     /// Bytes. Default 64 MiB.
     pub max_body: u64,
 }

@@ -1,1 +1,96 @@
-//! Stand-in of the skeleton.
+//! What a reload changes.
+//!
+//! In: the configuration in force and the new one. Out: names. Must not know: how it is applied.
+
+use super::checked::{Config, Tracker};
+use std::collections::HashMap;
+use std::fmt;
+
+/// The difference of two configurations. Holds no values: some are secrets.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Diff {
+    /// Trackers only the new one has, in its order.
+    pub added: Vec<String>,
+    /// Trackers of both with another fingerprint, in the new one's order.
+    pub changed: Vec<String>,
+    /// Trackers only the old one has, in its order.
+    pub removed: Vec<String>,
+    /// Trackers of both that stay as they are, in the new one's order.
+    pub unchanged: Vec<String>,
+    /// Keys with another value that holds only from the next start, and why.
+    pub restart: Vec<(&'static str, &'static str)>,
+    /// The new `log.level`, if it is another.
+    pub level: Option<String>,
+}
+
+/// What changes from `old` to `new`.
+pub fn diff(old: &Config, new: &Config) -> Diff {
+    let before: HashMap<&str, &Tracker> = old.trackers.iter().map(|t| (t.name.as_str(), t.as_ref())).collect();
+    let after: HashMap<&str, &Tracker> = new.trackers.iter().map(|t| (t.name.as_str(), t.as_ref())).collect();
+    let mut diff = Diff {
+        removed: old
+            .trackers
+            .iter()
+            .map(|t| t.name.clone())
+            .filter(|name| !after.contains_key(name.as_str()))
+            .collect(),
+        restart: restart(old, new),
+        level: (old.log.level != new.log.level).then(|| new.log.level.clone()),
+        ..Diff::default()
+    };
+    for tracker in &new.trackers {
+        let list = match before.get(tracker.name.as_str()) {
+            None => &mut diff.added,
+            Some(old) if old.fingerprint != tracker.fingerprint => &mut diff.changed,
+            Some(_) => &mut diff.unchanged,
+        };
+        list.push(tracker.name.clone());
+    }
+    diff
+}
+
+fn restart(old: &Config, new: &Config) -> Vec<(&'static str, &'static str)> {
+    const POOL: &str = "the pool is made at the start";
+    const LOGS: &str = "logs are opened at the start";
+    let (a, b) = (&old.database, &new.database);
+    [
+        ("database.url", a.url != b.url, POOL),
+        ("database.pool_size", a.pool_size != b.pool_size, POOL),
+        ("database.max_overflow", a.max_overflow != b.max_overflow, POOL),
+        ("database.pool_timeout", a.pool_timeout != b.pool_timeout, POOL),
+        ("database.pool_recycle", a.pool_recycle != b.pool_recycle, POOL),
+        ("database.pool_pre_ping", a.pool_pre_ping != b.pool_pre_ping, POOL),
+        ("database.statement_timeout", a.statement_timeout != b.statement_timeout, POOL),
+        ("daemon.listen", old.daemon.listen != new.daemon.listen, "the socket is bound at the start"),
+        ("daemon.workers", old.daemon.workers != new.daemon.workers, "workers are started at the start"),
+        ("daemon.state_dir", old.daemon.state_dir != new.daemon.state_dir, "it holds the cluster and the lock in use"),
+        ("log.format", old.log.format != new.log.format, LOGS),
+        ("log.file", old.log.file != new.log.file, LOGS),
+    ]
+    .into_iter()
+    .filter(|(_, differs, _)| *differs)
+    .map(|(key, _, why)| (key, why))
+    .collect()
+}
+
+/// `added 1 (x), changed 0, removed 2 (y, z)`, and what needs a restart.
+impl fmt::Display for Diff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let lists = [("added", &self.added), ("changed", &self.changed), ("removed", &self.removed)];
+        for (index, (word, names)) in lists.into_iter().enumerate() {
+            let comma = if index > 0 { ", " } else { "" };
+            write!(f, "{comma}{word} {}", names.len())?;
+            if !names.is_empty() {
+                write!(f, " ({})", names.join(", "))?;
+            }
+        }
+        if let Some(level) = &self.level {
+            write!(f, ", log.level is {level}")?;
+        }
+        if !self.restart.is_empty() {
+            let keys: Vec<&str> = self.restart.iter().map(|(key, _)| *key).collect();
+            write!(f, "; a restart is needed for {}", keys.join(", "))?;
+        }
+        Ok(())
+    }
+}

@@ -1,1 +1,251 @@
-//! Stand-in of the skeleton.
+//! From the file as written to a `Config`, or to every fault of it.
+//!
+//! In: text, where it came from, the environment. Out: `Config` or `Faults`. The only reader of the file.
+
+use super::checked::{Config, Daemon, Database, DatabaseUrl, Log, LogFile, LogFormat, Rotation};
+use super::environment::{CONFIG, Environment};
+use super::fault::{self, Fault, Faults, quote};
+use super::node::{self, Entry, Node, Place, Value};
+use super::read::{Fields, Sink};
+use super::secret::Secret;
+use super::{secrets, table, tracker};
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+const SYSTEM: &str = "/etc/trackd/config.toml";
+const SECOND: Duration = Duration::from_secs(1);
+const HOUR: Duration = Duration::from_secs(3600);
+const DAY: Duration = Duration::from_secs(24 * 3600);
+/// The shortest length that is not nothing.
+const SHORTEST: Duration = Duration::from_millis(1);
+
+/// Finds the file: `explicit`, `$TRACKD_CONFIG`, `./config.toml`, `/etc/trackd/config.toml`.
+///
+/// # Errors
+/// None of the last two is there. A file that was named is not looked for: `load` says what is wrong with it.
+pub fn locate(explicit: Option<&Path>, env: &Environment) -> Result<PathBuf, Faults> {
+    if let Some(path) = explicit.map(PathBuf::from).or_else(|| env.get(CONFIG).map(PathBuf::from)) {
+        return Ok(path);
+    }
+    ["config.toml", SYSTEM].iter().map(PathBuf::from).find(|path| path.exists()).ok_or_else(|| {
+        let fault = Fault::new(Place::Whole, format!("no configuration: neither ./config.toml nor {SYSTEM} is there"))
+            .hint(format!("name one with --config FILE or {CONFIG}"));
+        Faults::new("config.toml".into(), "", vec![fault], &[])
+    })
+}
+
+/// Reads and checks the file at `path`.
+///
+/// # Errors
+/// Every fault of it, or why it cannot be read.
+pub fn load(path: &Path, env: &Environment) -> Result<Config, Faults> {
+    let name = path.display().to_string();
+    match std::fs::read_to_string(path) {
+        Ok(text) => parse(&text, path, env),
+        Err(error) => {
+            Err(Faults::new(name, "", vec![Fault::new(Place::Whole, format!("read configuration: {error}"))], &[]))
+        }
+    }
+}
+
+/// Checks `text`, which was read from `path`. Touches nothing outside its arguments but the working directory's name.
+///
+/// # Errors
+/// Every fault of it.
+pub fn parse(text: &str, path: &Path, env: &Environment) -> Result<Config, Faults> {
+    let (mut root, syntax) = node::tree(text);
+    let secrets = secrets::spans(&root, text, &syntax);
+    let mut faults = Vec::new();
+    env.overlay(&mut root, &mut faults);
+    let sink = Sink::default();
+    let config = sink.keep(Fields::new("", &root, &sink)).and_then(|top| read(top, path, env));
+    faults.extend(sink.into_faults());
+    if !syntax.is_empty() {
+        // What a broken line would have held is missed elsewhere: that is not worth a word until it is mended.
+        let lines: Vec<usize> = syntax.iter().filter_map(|fault| line(text, fault)).collect();
+        faults.retain(|fault| !fault.derived && line(text, fault).is_none_or(|line| !lines.contains(&line)));
+        faults.extend(syntax);
+    }
+    match config {
+        Some(config) if faults.is_empty() => Ok(config),
+        _ => Err(Faults::new(path.display().to_string(), text, faults, &secrets)),
+    }
+}
+
+fn line(text: &str, fault: &Fault) -> Option<usize> {
+    match &fault.place {
+        Place::File { span, .. } => {
+            Some(text.as_bytes()[..span.0.min(text.len())].iter().filter(|&&b| b == b'\n').count())
+        }
+        _ => None,
+    }
+}
+
+/// `Some` whenever the top is a table; it holds only if no fault was found.
+fn read(mut top: Fields<'_>, path: &Path, env: &Environment) -> Option<Config> {
+    let sink = top.sink;
+    let folder = std::path::absolute(path).ok()?.parent().map(Path::to_path_buf).unwrap_or_default();
+    let empty = Node { place: Place::Whole, value: Value::Table(Vec::new()) };
+    let mut section = |name: &'static str| {
+        let node = top.entry(name).map_or_else(|| empty.clone(), |entry| entry.node);
+        sink.keep(Fields::new(name, &node, sink).map_err(|fault| fault.about(name)))
+    };
+    let database = section("database").map(|fields| database(fields, env));
+    let daemon = section("daemon").map(|fields| daemon(fields, env, &folder));
+    let log = section("log").map(|fields| log(fields, &folder));
+    let vars = Arc::new(vars(top.entry("vars"), sink));
+    let defaults = top.entry("defaults").map(|entry| entry.node);
+    let nodes =
+        top.get("tracker", |node| node.list().map_err(|fault| fault.hint("a tracker is written as [[tracker]]")));
+    top.finish();
+    let context = tracker::Context::new(sink, &vars, defaults, folder);
+    context.check_defaults();
+    let mut trackers = Vec::new();
+    for node in nodes.unwrap_or_default() {
+        trackers.extend(tracker::read(&node, &context));
+    }
+    unique(&trackers, sink);
+    table::check_references(&trackers, sink);
+    let trackers = trackers.into_iter().filter_map(|draft| draft.tracker.map(Arc::new)).collect();
+    Some(Config { path: path.to_path_buf(), database: database??, daemon: daemon??, log: log??, vars, trackers })
+}
+
+/// No two trackers share a name.
+fn unique(trackers: &[tracker::Draft], sink: &Sink) {
+    let mut seen: HashMap<&str, ()> = HashMap::new();
+    for draft in trackers {
+        let Some((name, place)) = &draft.name else { continue };
+        if seen.insert(name, ()).is_some() {
+            sink.push(Fault::new(place.clone(), format!("the name `{name}` is used by two trackers")));
+        }
+    }
+}
+
+fn database(mut fields: Fields<'_>, env: &Environment) -> Option<Database> {
+    let url = match fields.entry("url") {
+        Some(_) => fields.get("url", |node| database_url(node.text()?).ok_or_else(|| bad_url(node.place.clone()))),
+        None => {
+            let place = Place::Variable("DATABASE_URL".into());
+            let url = database_url(env.database_url()).ok_or_else(|| bad_url(place));
+            fields.sink.keep(url)
+        }
+    };
+    let pool_size = fields.get("pool_size", |node| node.integer(1..=1000)).unwrap_or(5);
+    let max_overflow = fields.get("max_overflow", |node| node.integer(0..=1000)).unwrap_or(10);
+    let checked = Database {
+        url: url.unwrap_or(DatabaseUrl::Embedded),
+        pool_size: u32::try_from(pool_size).expect("checked against 1..=1000"),
+        max_overflow: u32::try_from(max_overflow).expect("checked against 0..=1000"),
+        pool_timeout: fields.get("pool_timeout", |n| n.duration(SHORTEST..=HOUR)).unwrap_or(SECOND * 30),
+        pool_recycle: fields.get("pool_recycle", |n| n.duration(SECOND..=DAY * 365)).unwrap_or(HOUR),
+        pool_pre_ping: fields.get("pool_pre_ping", Node::boolean).unwrap_or(true),
+        statement_timeout: fields.get("statement_timeout", |n| n.duration(SHORTEST..=DAY)).unwrap_or(SECOND * 60),
+    };
+    fields.finish();
+    Some(checked)
+}
+
+fn database_url(text: &str) -> Option<DatabaseUrl> {
+    let url = ["postgres://", "postgresql://"].iter().any(|scheme| text.starts_with(scheme));
+    let words = !text.contains("://") && text.contains('=');
+    match text {
+        "embedded" => Some(DatabaseUrl::Embedded),
+        _ if url || words => Some(DatabaseUrl::Server(Secret::new(text))),
+        _ => None,
+    }
+}
+
+/// Says nothing of what was there: it may hold a password.
+fn bad_url(place: Place) -> Fault {
+    Fault::new(place, "expected \"embedded\", a postgres:// URL, or libpq's key=value words")
+        .hint("for example postgres://user@host/database?sslmode=verify-full")
+}
+
+fn daemon(mut fields: Fields<'_>, env: &Environment, folder: &Path) -> Option<Daemon> {
+    let listen = fields.get("listen", |node| match node.text()? {
+        "" => Ok(None),
+        text => text.parse().map(Some).map_err(|_| {
+            node.fault(format!("expected an IP address and a port, got {}", quote(text)))
+                .hint("for example \"127.0.0.1:8787\" or \"[::1]:8787\"; \"\" turns it off")
+        }),
+    });
+    let workers = fields.get("workers", |node| node.integer(1..=1024)).unwrap_or(16);
+    let daemon = Daemon {
+        listen: listen.unwrap_or_else(|| Some(([127, 0, 0, 1], 8787).into())),
+        workers: usize::try_from(workers).expect("checked against 1..=1024"),
+        drain: fields.get("drain", |node| node.duration(Duration::ZERO..=HOUR)).unwrap_or(SECOND * 30),
+        state_dir: folder.join(fields.get("state_dir", path).unwrap_or_else(|| env.state_dir())),
+    };
+    fields.finish();
+    Some(daemon)
+}
+
+fn path(node: &Node) -> Result<PathBuf, Fault> {
+    match node.text()? {
+        "" => Err(node.fault("expected a path, got \"\"")),
+        text if text.contains('\0') => Err(node.fault(format!("expected a path, got {}", quote(text)))),
+        text => Ok(text.into()),
+    }
+}
+
+fn log(mut fields: Fields<'_>, folder: &Path) -> Option<Log> {
+    let formats = [("auto", LogFormat::Auto), ("pretty", LogFormat::Pretty), ("json", LogFormat::Json)];
+    let level = fields.get("level", |node| level(node, node.text()?)).unwrap_or_else(|| "info".into());
+    let format = fields.get("format", |node| node.word(&formats)).unwrap_or(LogFormat::Auto);
+    let sink = fields.sink;
+    let file = fields.get("file", |node| Ok(log_file(Fields::new("log.file", node, sink)?, folder))).flatten();
+    fields.finish();
+    Some(Log { level, format, file })
+}
+
+fn log_file(mut fields: Fields<'_>, folder: &Path) -> Option<LogFile> {
+    let rotations = [
+        ("minutely", Rotation::Minutely),
+        ("hourly", Rotation::Hourly),
+        ("daily", Rotation::Daily),
+        ("weekly", Rotation::Weekly),
+        ("never", Rotation::Never),
+    ];
+    let dir = fields.require("dir", path);
+    let rotation = fields.get("rotation", |node| node.word(&rotations)).unwrap_or(Rotation::Daily);
+    let keep = fields.get("keep", |node| node.integer(1..=10_000)).unwrap_or(14);
+    fields.finish();
+    Some(LogFile { dir: folder.join(dir?), rotation, keep: usize::try_from(keep).expect("checked against 1..=10000") })
+}
+
+/// The directives of `EnvFilter` that people use: `info`, `info,trackd::store=debug`.
+fn level(node: &Node, text: &str) -> Result<String, Fault> {
+    const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
+    let mut start = 0;
+    for directive in text.split(',') {
+        let (target, word) = directive.split_once('=').map_or((None, directive), |(t, word)| (Some(t), word));
+        let place = || node.place.part(start..start + directive.len());
+        if !LEVELS.iter().any(|level| level.eq_ignore_ascii_case(word.trim())) {
+            return Err(Fault::new(place(), format!("expected a log level, got {}", quote(word))).hint(fault::known(
+                word.trim(),
+                LEVELS.into_iter(),
+                "levels",
+            )));
+        }
+        let bad = |c: char| !(c.is_ascii_alphanumeric() || matches!(c, '_' | ':' | '-'));
+        if target.is_some_and(|target| target.trim().is_empty() || target.trim().contains(bad)) {
+            return Err(Fault::new(place(), format!("expected target=level, got {}", quote(directive)))
+                .hint("for example \"info,trackd::store=debug\""));
+        }
+        start += directive.len() + 1;
+    }
+    Ok(text.to_owned())
+}
+
+/// `[vars]` as JSON; an entry at fault is left out.
+fn vars(entry: Option<Entry>, sink: &Sink) -> serde_json::Value {
+    let Some(entry) = entry else { return serde_json::Value::Object(Default::default()) };
+    let entries = sink.keep(entry.node.table().map_err(|fault| fault.about("vars"))).unwrap_or_default();
+    let pairs = entries.into_iter().filter_map(|entry| {
+        let value = entry.node.json().map_err(|fault| fault.about(&format!("vars.{}", entry.key.escape_debug())));
+        Some((entry.key, sink.keep(value)?))
+    });
+    serde_json::Value::Object(pairs.collect())
+}

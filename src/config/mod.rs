@@ -4,15 +4,28 @@
 //! default. Must not know: the daemon, the database, HTTP. Only this room reads the environment and the file.
 
 pub mod checked;
+mod column;
 pub mod diff;
+pub mod environment;
 pub mod fault;
 pub mod file;
+mod fingerprint;
+mod node;
+mod read;
+mod request;
 pub mod secret;
+mod secrets;
+mod table;
 pub mod template;
+mod tracker;
 
 pub use checked::{
     Config, Daemon, Database, DatabaseUrl, FileSource, HttpSource, Log, LogFile, LogFormat, OnBadRow, Retry, Rotation,
-    SourceSpec, Tracker,
+    SecretTemplate, SourceSpec, Tracker,
 };
+pub use diff::{Diff, diff};
+pub use environment::Environment;
+pub use fault::{Fault, Faults};
+pub use file::{load, locate, parse};
 pub use secret::Secret;
 pub use template::Template;
