@@ -1,1 +1,215 @@
-//! Stand-in of the skeleton.
+//! The `http` source: one request, with retries, redirects and bounds.
+//!
+//! ```text
+//!  make --> attempt [ send --> redirect? send … --> head --> body ] --> Payload
+//!              ^                                   |
+//!              +---- wait (backoff, Retry-After) <-+ class retry, attempts left
+//! ```
+//!
+//! One attempt has `timeout` from connecting to the last byte. Must not know: the store, shape, the schedule.
+
+use super::request::{Maker, again};
+use super::{Ask, Error, Payload, Response, Source, body, client, retry};
+use crate::class::Class;
+use crate::config::{HttpSource, Retry};
+use bytes::Bytes;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
+use reqwest::{Client, Method, Request, StatusCode, Url};
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+/// An address that is asked.
+pub(super) struct Http {
+    client: Client,
+    maker: Maker,
+    timeout: Duration,
+    retry: Retry,
+    max_body: u64,
+    max_redirects: usize,
+}
+
+impl Http {
+    /// # Errors
+    /// Standing: the request cannot be made whatever the run.
+    pub(super) fn new(source: &HttpSource, timeout: Duration, retry: Retry) -> Result<Http, Error> {
+        let client = client::shared()?;
+        Ok(Http {
+            maker: Maker::new(client.clone(), source)?,
+            client,
+            timeout,
+            retry,
+            max_body: source.max_body,
+            max_redirects: source.max_redirects,
+        })
+    }
+
+    async fn fetch(&self, ask: &Ask) -> Result<Payload, Error> {
+        let request = self.maker.make(&ask.context)?;
+        let mut attempt = 1;
+        loop {
+            let error = match tokio::time::timeout(self.timeout, self.attempt(&request)).await {
+                Ok(Ok((response, body))) => return Ok(Payload { body, response, attempts: attempt }),
+                Ok(Err(error)) => Error { attempts: attempt, ..error },
+                Err(_) => Error { attempts: attempt, ..self.late(&request) },
+            };
+            if error.class != Class::Retry || attempt >= self.retry.attempts {
+                return Err(error);
+            }
+            let wait = error.retry_after.unwrap_or_else(|| retry::backoff(&self.retry, attempt, fastrand::f64()));
+            tracing::debug!(attempt, ?wait, %error, "source failed, trying again");
+            tokio::time::sleep(wait).await;
+            attempt += 1;
+        }
+    }
+
+    async fn attempt(&self, request: &Request) -> Result<(Response, Bytes), Error> {
+        let answer = self.send(again(request)).await?;
+        let status = answer.status();
+        let url = answer.url().clone();
+        let headers = texts(answer.headers());
+        if !status.is_success() {
+            return Err(self.refused(request, answer).await);
+        }
+        let body = body::collect(answer, self.max_body).await;
+        let body = body.map_err(|error| Error {
+            message: format!("{} {}: {}", request.method(), client::shown_url(&url), error.message),
+            status: Some(status.as_u16()),
+            ..error
+        })?;
+        Ok((Response { status: Some(status.as_u16()), url: Some(url.into()), headers }, body))
+    }
+
+    /// Sends it, and again where the answers point, at most `max_redirects` times.
+    async fn send(&self, mut request: Request) -> Result<reqwest::Response, Error> {
+        for followed in 0.. {
+            let sent = again(&request);
+            let answer = self.client.execute(request).await.map_err(|error| client::no_answer(&sent, &error))?;
+            let Some(target) = target(&answer) else { return Ok(answer) };
+            let target = target.map_err(|why| Error {
+                status: Some(answer.status().as_u16()),
+                ..Error::standing(format!("{}: redirect: {why}", client::shown(&sent)), None)
+            })?;
+            if followed == self.max_redirects {
+                let to = client::shown_url(&target);
+                let message = format!("{}: more than {followed} redirects, the last to {to}", client::shown(&sent));
+                let hint = "the address leads in a circle or asks for a log-in; ask the last address itself, or raise max_redirects";
+                let status = Some(answer.status().as_u16());
+                return Err(Error { status, ..Error::standing(message, Some(hint.into())) });
+            }
+            request = redirected(sent, answer.status(), target);
+        }
+        unreachable!("the loop ends at max_redirects")
+    }
+
+    fn late(&self, request: &Request) -> Error {
+        let timeout = humantime::format_duration(self.timeout);
+        Error::retry(format!("{}: no complete response within the timeout of {timeout}", client::shown(request)))
+    }
+
+    /// The error of an answer that is not 2xx.
+    async fn refused(&self, request: &Request, answer: reqwest::Response) -> Error {
+        const PAGE: u64 = 64 << 10;
+        let status = answer.status();
+        let asked = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
+        let retry_after = asked.and_then(|text| retry::retry_after(&self.retry, text, Timestamp::now()));
+        let at = client::shown_url(answer.url());
+        // Read to its end where it is short, which keeps the connection; a page that does not come is no matter.
+        let page = body::collect(answer, self.max_body.min(PAGE)).await.unwrap_or_default();
+        let page = without_secrets(request, body::excerpt(&page));
+        let page = if page.is_empty() { page } else { format!(": {page}") };
+        Error {
+            message: format!("{} {at}: status {}, expected 2xx{page}", request.method(), status.as_u16()),
+            class: Class::of_http_status(status.as_u16()).unwrap_or(Class::Retry),
+            hint: hint(status).map(str::to_owned),
+            status: Some(status.as_u16()),
+            retry_after,
+            attempts: 1,
+        }
+    }
+}
+
+impl Source for Http {
+    fn fetch<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<Payload, Error>> {
+        Box::pin(self.fetch(ask))
+    }
+}
+
+/// Where an answer points, if it is a redirect.
+fn target(answer: &reqwest::Response) -> Option<Result<Url, String>> {
+    if !matches!(answer.status().as_u16(), 301 | 302 | 303 | 307 | 308) {
+        return None;
+    }
+    let location = answer.headers().get(LOCATION)?;
+    let target = location.to_str().ok().and_then(|location| answer.url().join(location).ok());
+    Some(match target {
+        Some(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+        Some(url) => Err(format!("expected http or https, got {:?}", url.scheme())),
+        None => Err("its location is not an address".to_owned()),
+    })
+}
+
+/// The request to send to `target`, as browsers do it; configured headers, which may be secrets, stay with the
+/// origin they were meant for.
+///
+/// Source: RFC 9110 section 15.4; Fetch standard, "HTTP-redirect fetch".
+fn redirected(mut request: Request, status: StatusCode, target: Url) -> Request {
+    let to_get = status == StatusCode::SEE_OTHER && request.method() != Method::HEAD
+        || matches!(status.as_u16(), 301 | 302) && request.method() == Method::POST;
+    if to_get {
+        *request.method_mut() = Method::GET;
+        *request.body_mut() = None;
+        request.headers_mut().remove(CONTENT_TYPE);
+        request.headers_mut().remove(CONTENT_LENGTH);
+    }
+    if request.url().origin() != target.origin() {
+        let accept = request.headers_mut().remove(ACCEPT);
+        let content_type = request.headers_mut().remove(CONTENT_TYPE);
+        request.headers_mut().clear();
+        request.headers_mut().extend(accept.map(|value| (ACCEPT, value)));
+        request.headers_mut().extend(content_type.map(|value| (CONTENT_TYPE, value)));
+    }
+    *request.url_mut() = target;
+    request
+}
+
+/// Servers repeat in error pages what they were sent.
+fn without_secrets(request: &Request, mut page: String) -> String {
+    const SHORTEST: usize = 4;
+    let headers = request.headers().iter().filter(|(_, value)| value.is_sensitive());
+    let headers = headers.filter_map(|(_, value)| value.to_str().ok()).flat_map(str::split_whitespace);
+    let query: Vec<_> = request.url().query_pairs().map(|(_, value)| value.into_owned()).collect();
+    for secret in headers.chain(query.iter().map(String::as_str)).filter(|secret| secret.len() >= SHORTEST) {
+        page = page.replace(secret, "[secret]");
+    }
+    page
+}
+
+fn hint(status: StatusCode) -> Option<&'static str> {
+    Some(match status.as_u16() {
+        401 | 403 => "the source does not accept these credentials: check http.headers",
+        404 | 410 => "nothing is at this address: check http.url",
+        405 => "the source does not take this method here: check http.method",
+        400 | 422 => "the source does not understand the request: check http.query and http.body",
+        406 => "the source does not give JSON here: set the header accept",
+        429 => "the source asks for fewer requests: poll less often",
+        300..=399 => "the source points elsewhere without saying where: check http.url",
+        _ => return None,
+    })
+}
+
+fn texts(headers: &HeaderMap) -> BTreeMap<String, String> {
+    let mut texts = BTreeMap::<String, String>::new();
+    for (name, value) in headers {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        texts
+            .entry(name.as_str().to_owned())
+            .and_modify(|text| {
+                text.push_str(", ");
+                text.push_str(&value);
+            })
+            .or_insert_with(|| value.into_owned());
+    }
+    texts
+}

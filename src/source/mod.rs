@@ -3,13 +3,31 @@
 //! In: an `Ask` (what the templates may see). Out: the payload's bytes and what is known of the response.
 //! Must not know: the store, shape programs, the schedule.
 
-pub mod file;
-pub mod http;
+mod body;
+mod client;
+mod file;
+mod http;
+mod request;
+mod retry;
 
 use crate::class::Class;
+use crate::config::{Retry, SourceSpec};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use std::time::Duration;
+
+/// Makes a tracker's source.
+///
+/// What does not depend on the run is parsed here, so that a fetch costs its exchange and little else.
+///
+/// # Errors
+/// Standing: no run of this tracker could ask its source (an address or a header that is none).
+pub fn build(spec: &SourceSpec, timeout: Duration, retry: Retry) -> Result<Box<dyn Source>, Error> {
+    Ok(match spec {
+        SourceSpec::Http(spec) => Box::new(http::Http::new(spec, timeout, retry)?),
+        SourceSpec::File(spec) => Box::new(file::File::new(spec, timeout)),
+    })
+}
 
 /// A kind of source. `command` and `sql` will be further ones.
 pub trait Source: Send + Sync {
@@ -70,4 +88,25 @@ pub struct Error {
     pub retry_after: Option<Duration>,
     /// Attempts made, from 1.
     pub attempts: u32,
+}
+
+impl Error {
+    /// The source is away or busy: the same request may pass later.
+    fn retry(message: String) -> Error {
+        Error { message, class: Class::Retry, hint: None, status: None, retry_after: None, attempts: 1 }
+    }
+
+    /// It fails again until somebody changes something.
+    fn standing(message: String, hint: Option<String>) -> Error {
+        Error { message, class: Class::Standing, hint, status: None, retry_after: None, attempts: 1 }
+    }
+}
+
+/// An operating system's error in our style: "connection refused", not "Connection refused (os error 111)".
+fn said(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.split_once(" (os error ") {
+        Some((text, _)) => text.chars().take(1).flat_map(char::to_lowercase).chain(text.chars().skip(1)).collect(),
+        None => text,
+    }
 }
