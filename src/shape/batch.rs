@@ -52,3 +52,6 @@ pub struct Tally {
 
 /// Rejects kept in full for one table of one run; the others are only counted.
 pub const REJECTS_KEPT: usize = 1_000;
+
+/// Bytes of tuples given on at a time; a stretch is longer by less than one row.
+pub const CHUNK: usize = 128 * 1024;

@@ -9,11 +9,23 @@
 //! Pure: must not know tokio, the database client, HTTP, the clock, configuration files, logging.
 
 pub mod batch;
+mod decimal;
+pub mod decode;
+mod encode;
+mod jq;
+mod json;
+mod path;
+mod plain;
 pub mod program;
+mod row;
+mod scan;
+mod shaper;
 pub mod table;
+mod value;
 
-pub use batch::{REJECTS_KEPT, Reject, Rows, Stamp, Tally};
-pub use program::Program;
+pub use batch::{CHUNK, REJECTS_KEPT, Reject, Rows, Stamp, Tally};
+pub use program::{Program, ProgramError};
+pub use shaper::{Error, Globals, Shaper};
 pub use table::{Absent, Column, History, OnChange, Scalar, Table, TimeFormat, Type};
 
 /// The body is not the documented shape.

@@ -147,6 +147,69 @@ pub enum TimeFormat {
     Pattern(String),
 }
 
+impl Type {
+    /// Reads a type as the configuration writes it: `numeric(4,1)`, `text[]`; `format` is timestamptz's.
+    ///
+    /// # Errors
+    /// The text is no type, or the format is not one for it: what there is.
+    pub fn parse(text: &str, format: Option<&str>) -> Result<Type, String> {
+        let word = text.split_whitespace().collect::<Vec<_>>().join(" ").to_ascii_lowercase();
+        let (word, array) = match word.strip_suffix("[]") {
+            Some(element) => (element.trim_end(), true),
+            None => (word.as_str(), false),
+        };
+        let scalar = match word {
+            "text" => Scalar::Text,
+            "integer" => Scalar::Integer,
+            "bigint" => Scalar::Bigint,
+            "numeric" => Scalar::Numeric(None),
+            "double precision" => Scalar::Double,
+            "boolean" => Scalar::Boolean,
+            "date" => Scalar::Date,
+            "timestamptz" => Scalar::Timestamptz(format.map_or(Ok(TimeFormat::Rfc3339), TimeFormat::parse)?),
+            "uuid" => Scalar::Uuid,
+            "jsonb" => Scalar::Jsonb,
+            "inet" => Scalar::Inet,
+            "bytea" => Scalar::Bytea,
+            other => precision(other).ok_or_else(|| format!("no type {text:?}: there are {}", Scalar::WORDS))?,
+        };
+        match (format, &scalar) {
+            (Some(_), scalar) if !matches!(scalar, Scalar::Timestamptz(_)) => {
+                Err(format!("a format is for timestamptz, not for {}", scalar.sql()))
+            }
+            _ => Ok(Type { scalar, array }),
+        }
+    }
+}
+
+/// `numeric(p)` and `numeric(p,s)`, within PostgreSQL's bounds.
+fn precision(word: &str) -> Option<Scalar> {
+    let inner = word.strip_prefix("numeric")?.trim_start().strip_prefix('(')?.strip_suffix(')')?;
+    let (precision, scale) = inner.split_once(',').unwrap_or((inner, "0"));
+    let (precision, scale) = (precision.trim().parse().ok()?, scale.trim().parse().ok()?);
+    let fits = (1..=1000).contains(&precision) && (-1000..=1000).contains(&scale);
+    fits.then_some(Scalar::Numeric(Some((precision, scale))))
+}
+
+impl TimeFormat {
+    fn parse(text: &str) -> Result<TimeFormat, String> {
+        match text {
+            "rfc3339" => Ok(TimeFormat::Rfc3339),
+            "unix" => Ok(TimeFormat::Unix),
+            "unix_ms" => Ok(TimeFormat::UnixMs),
+            // A pattern that cannot be written cannot be read either.
+            pattern if pattern.contains('%') => {
+                let sample = jiff::Zoned::new(jiff::Timestamp::UNIX_EPOCH, jiff::tz::TimeZone::UTC);
+                match jiff::fmt::strtime::format(pattern, &sample) {
+                    Ok(_) => Ok(TimeFormat::Pattern(pattern.to_owned())),
+                    Err(fault) => Err(format!("format {pattern:?}: {fault}")),
+                }
+            }
+            _ => Err(format!("no format {text:?}: there are rfc3339, unix, unix_ms and patterns such as %Y-%m-%d %H:%M")),
+        }
+    }
+}
+
 impl Scalar {
     /// The words a configuration may use, for the message that lists them.
     pub const WORDS: &'static str = "text, integer, bigint, numeric, numeric(p,s), double precision, boolean, date, \
