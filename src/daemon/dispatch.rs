@@ -182,6 +182,11 @@ impl Dispatch {
         self.lock().lanes.values().map(Lane::queued).sum()
     }
 
+    /// Runs that go on.
+    pub fn running(&self) -> usize {
+        self.lock().lanes.values().filter(|lane| lane.running).count()
+    }
+
     fn make_ready(&self, lanes: &mut Lanes, name: Arc<str>) {
         lanes.ready.push_back(name);
         self.ready.add_permits(1);

@@ -1,15 +1,16 @@
 //! Outcomes that are not in the ledger yet: failed, missed and skipped runs, written in batches.
 //!
-//! In: `status::Run` values, through one bounded queue. Out: ledger rows, by `Record`. While the database is away
+//! In: `status::Run` values, through one bounded queue. Out: ledger rows, by the `Ledger`. While the database is away
 //! they wait here; when the queue is full the newest are dropped, counted and told. Must not know: SQL.
 
+use super::ledger::Ledger;
 use crate::status::Run;
-use futures_util::future::BoxFuture;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio::sync::{Mutex, mpsc};
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 /// Runs that can wait: about 25 MB of them.
 const QUEUE: usize = 50_000;
@@ -19,15 +20,6 @@ const FIRST_WAIT: Duration = Duration::from_millis(250);
 const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// A database that stays away, and a full queue, are told again after so long.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
-
-/// Who writes the ledger.
-pub trait Record: Send + Sync + 'static {
-    /// Writes all of them or none; an instant that has its row keeps it.
-    ///
-    /// # Errors
-    /// One line; the caller tries again.
-    fn record<'a>(&'a self, runs: &'a [Run]) -> BoxFuture<'a, Result<(), String>>;
-}
 
 /// The way in.
 #[derive(Debug, Clone)]
@@ -88,26 +80,37 @@ impl Sender {
     }
 }
 
-/// Writes until every sender is gone and the queue is empty.
+/// Writes until `stop`, and then what is in the queue.
 ///
 /// Cancel safety: safe; a batch that was not acknowledged stays in the inbox and is written again, which changes nothing.
-pub async fn write(inbox: Arc<Mutex<Inbox>>, record: Arc<dyn Record>) {
+pub async fn write(inbox: Arc<Mutex<Inbox>>, ledger: Arc<dyn Ledger>, stop: CancellationToken) {
     let mut inbox = inbox.lock().await;
     let Inbox { queue, batch, counts } = &mut *inbox;
-    while !batch.is_empty() || queue.recv_many(batch, BATCH).await > 0 {
-        persist(batch, record.as_ref()).await;
+    loop {
+        if batch.is_empty() {
+            // In this order: what was handed over before the stop is written.
+            let taken = tokio::select! {
+                biased;
+                taken = queue.recv_many(batch, BATCH) => taken,
+                () = stop.cancelled() => 0,
+            };
+            if taken == 0 {
+                return;
+            }
+        }
+        persist(batch, ledger.as_ref()).await;
         counts.pending.fetch_sub(batch.len(), Ordering::Relaxed);
         batch.clear();
     }
 }
 
 /// Tries until it is done: bounded by the stop of the daemon, which aborts it.
-async fn persist(batch: &[Run], record: &dyn Record) {
+async fn persist(batch: &[Run], ledger: &dyn Ledger) {
     let mut wait = FIRST_WAIT;
     let mut told: Option<Instant> = None;
-    while let Err(error) = record.record(batch).await {
+    while let Err(error) = ledger.record(batch).await {
         if told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
-            tracing::warn!(runs = batch.len(), error, "write ledger: outcomes wait for the database");
+            tracing::warn!(runs = batch.len(), %error, "write ledger: outcomes wait for the database");
             told = Some(Instant::now());
         }
         tokio::time::sleep(wait).await;

@@ -6,9 +6,9 @@
 use super::recorder;
 use super::state::State;
 use super::work::{Due, Identity};
+use crate::clock;
 use crate::run::Outcome;
 use crate::status::{Run, RunStatus};
-use jiff::Timestamp;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -46,8 +46,8 @@ impl Reports {
     }
 
     /// A due run waits for a worker.
-    pub fn queued(&self, due: &Due) {
-        self.state.queued(&due.tracker);
+    pub fn queued(&self, tracker: &str) {
+        self.state.queued(tracker);
     }
 
     /// A run ended.
@@ -61,7 +61,7 @@ impl Reports {
 
     /// An instant is not run: skipped, or missed.
     pub fn unrun(&self, due: &Due, status: RunStatus, reason: &str) {
-        let now = Timestamp::now();
+        let now = clock::now();
         let mut run = self.identity.unrun(due, status, now, now);
         run.error = Some(reason.to_owned());
         tracing::debug!(tracker = run.tracker, scheduled_at = %run.scheduled_at, status = status.as_str(), reason, "not run");

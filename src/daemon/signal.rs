@@ -7,7 +7,9 @@
 //! SIGPIPE is ignored by Rust's runtime before `main`. Must not know: what the events lead to.
 
 use std::io;
+use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::time::Instant;
 
 /// The handlers: from their making on, no signal of these ends the process by itself.
 #[derive(Debug)]
@@ -16,6 +18,7 @@ pub struct Signals {
     usr1: Signal,
     terminate: Signal,
     interrupt: Signal,
+    until: Option<Instant>,
 }
 
 /// What a signal asks for.
@@ -38,7 +41,13 @@ impl Signals {
             usr1: signal(SignalKind::user_defined1())?,
             terminate: signal(SignalKind::terminate())?,
             interrupt: signal(SignalKind::interrupt())?,
+            until: None,
         })
+    }
+
+    /// As if somebody asked to stop in `length` from now.
+    pub fn stop_in(&mut self, length: Duration) {
+        self.until = Some(Instant::now() + length);
     }
 
     /// The next one. Signals of one kind that come close together are one: a storm of SIGHUPs is a reload or two.
@@ -51,6 +60,17 @@ impl Signals {
             _ = self.interrupt.recv() => Asked::Stop,
             _ = self.hangup.recv() => Asked::Reload,
             _ = self.usr1.recv() => Asked::Report,
+            () = at(self.until) => {
+                self.until = None;
+                Asked::Stop
+            }
         }
+    }
+}
+
+async fn at(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => tokio::time::sleep_until(moment).await,
+        None => std::future::pending().await,
     }
 }

@@ -3,7 +3,7 @@
 //! In: begins and ends of runs, reloads, phases. Out: `status::Status`. Must not know: how it is shown, SQL.
 
 use crate::config::{Config, Tracker};
-use crate::run::Outcome;
+use crate::run::{FreshRows, Outcome};
 use crate::status::{Phase, Pool, Reload, Run, RunStatus, Status, Totals, TrackerState};
 use jiff::Timestamp;
 use std::collections::HashMap;
@@ -34,7 +34,8 @@ struct Entry {
     last_success: Option<Timestamp>,
     failures_in_a_row: u32,
     totals: Totals,
-    newest: Vec<crate::status::Sample>,
+    /// Decoded when somebody looks.
+    fresh: Vec<FreshRows>,
 }
 
 /// What only the caller knows when a snapshot is taken.
@@ -80,6 +81,11 @@ impl State {
         self.touch();
     }
 
+    /// The trackers' names, in the order of the file.
+    pub fn names(&self) -> Vec<String> {
+        self.lock().trackers.iter().map(|entry| entry.config.name.clone()).collect()
+    }
+
     /// What the ledger remembers of a tracker from before this process.
     pub fn remember(&self, last: Run, last_success: Option<Timestamp>) {
         let tracker = last.tracker.clone();
@@ -116,7 +122,7 @@ impl State {
             if outcome.run.status == RunStatus::Succeeded {
                 entry.failures_in_a_row = 0;
                 entry.last_success = entry.last_success.max(Some(outcome.run.scheduled_at));
-                entry.newest = outcome.fresh.iter().map(crate::run::FreshRows::sample).collect();
+                entry.fresh = outcome.fresh;
             } else {
                 entry.failures_in_a_row += 1;
             }
@@ -198,7 +204,7 @@ impl Entry {
             last_success: None,
             failures_in_a_row: 0,
             totals: Totals::default(),
-            newest: Vec::new(),
+            fresh: Vec::new(),
         }
     }
 
@@ -212,7 +218,7 @@ impl Entry {
             last_success: self.last_success,
             failures_in_a_row: self.failures_in_a_row,
             totals: self.totals.clone(),
-            newest: self.newest.clone(),
+            newest: self.fresh.iter().map(FreshRows::sample).collect(),
         }
     }
 }

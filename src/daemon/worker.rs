@@ -11,6 +11,7 @@ use super::dispatch::{Dispatch, Job};
 use super::report::Reports;
 use super::work::{Due, Identity};
 use crate::class::Class;
+use crate::clock;
 use crate::run::Outcome;
 use crate::status::RunStatus;
 use jiff::Timestamp;
@@ -36,7 +37,7 @@ impl Seat {
     fn sit(&self, job: &Job) {
         let sitting = Sitting {
             due: job.due.clone(),
-            started_at: Timestamp::now(),
+            started_at: clock::now(),
             started: Instant::now(),
             deadline: job.work.deadline(),
         };
@@ -53,20 +54,15 @@ impl Seat {
         let mut seat = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         seat.take_if(|sitting| now.duration_since(sitting.started) > sitting.deadline)
     }
-
-    /// Whether a run sits here.
-    pub fn is_busy(&self) -> bool {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).is_some()
-    }
 }
 
 impl Sitting {
     /// The outcome of a run that was cut off.
     pub fn cut_off(&self, identity: &Identity, error: String) -> Outcome {
-        let mut run = identity.unrun(&self.due, RunStatus::Failed, self.started_at, Timestamp::now());
+        let mut run = identity.unrun(&self.due, RunStatus::Failed, self.started_at, clock::now());
         run.error_class = Some(Class::Retry);
         run.error = Some(error);
-        Outcome { run, samples: Vec::new(), recorded: false }
+        Outcome { run, fresh: Vec::new(), recorded: false }
     }
 
     /// What is said of a run past its deadline.
