@@ -1,0 +1,232 @@
+//! Due runs on their way to the workers: one lane a tracker.
+//!
+//! ```text
+//!  offer --> gate (schedule::overlap) --> next --ready--> take --> running --finish--+
+//!  catch_up --> backlog ------------------^                                          |
+//!                   +---------- next: of the backlog, else the one that waits -------+
+//! ```
+//!
+//! A lane runs one thing at a time. `offer` gives back what does not get a place, for the ledger.
+//! Must not know: tokio tasks, what a run does.
+
+use super::work::{Due, Work};
+use crate::schedule::Overlap;
+use crate::schedule::overlap::{Gate, Tick};
+use crate::status::Kind;
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use tokio::sync::Semaphore;
+
+/// The lanes of all trackers.
+pub struct Dispatch {
+    lanes: Mutex<Lanes>,
+    /// One permit for each name in `Lanes::ready`.
+    ready: Semaphore,
+}
+
+#[derive(Default)]
+struct Lanes {
+    lanes: HashMap<Arc<str>, Lane>,
+    /// Lanes with something to run and nothing running, in the order they became so.
+    ready: VecDeque<Arc<str>>,
+    stopped: bool,
+}
+
+struct Lane {
+    /// `None`: the tracker is gone from the configuration, its last run goes on.
+    work: Option<Arc<dyn Work>>,
+    /// Busy from the tick that starts a run to the end of the last one that followed it.
+    gate: Gate,
+    /// Waits for a worker.
+    next: Option<Due>,
+    running: bool,
+    /// Caught-up instants, oldest first; bounded by `schedule::missed`.
+    backlog: VecDeque<Due>,
+}
+
+/// A run a worker has taken: it ends by `Dispatch::finish`.
+#[expect(missing_debug_implementations, reason = "the work is opaque")]
+pub struct Job {
+    pub work: Arc<dyn Work>,
+    pub due: Due,
+}
+
+/// What became of an offer.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Offer {
+    /// It runs as soon as a worker is free.
+    Taken,
+    /// It waits; this one, which waited before, does not run.
+    Displaced(Due),
+    /// Its tracker is busy, and does not wait.
+    Refused(Due),
+    /// There is no such tracker any more, or the daemon stops.
+    Gone(Due),
+}
+
+impl Dispatch {
+    /// Lanes for `works`.
+    pub fn new(works: Vec<Arc<dyn Work>>) -> Dispatch {
+        let dispatch = Dispatch { lanes: Mutex::new(Lanes::default()), ready: Semaphore::new(0) };
+        dispatch.replace(works);
+        dispatch
+    }
+
+    /// Takes `works` for the ones from now on; running runs go on as they are.
+    ///
+    /// Shape: gives back what waited for trackers that are gone.
+    pub fn replace(&self, works: Vec<Arc<dyn Work>>) -> Vec<Due> {
+        let mut lanes = self.lock();
+        let names: HashSet<Arc<str>> = works.iter().map(|work| Arc::from(work.name())).collect();
+        for work in works {
+            let name: Arc<str> = Arc::from(work.name());
+            lanes.lanes.entry(name).or_insert_with(Lane::empty).work = Some(work);
+        }
+        let mut dropped = Vec::new();
+        lanes.lanes.retain(|name, lane| {
+            if names.contains(name) {
+                return true;
+            }
+            lane.work = None;
+            dropped.extend(lane.clear(name));
+            lane.running
+        });
+        dropped
+    }
+
+    /// A tick: follows the tracker's `overlap` when it is busy.
+    pub fn offer(&self, due: Due) -> Offer {
+        let mut lanes = self.lock();
+        if lanes.stopped {
+            return Offer::Gone(due);
+        }
+        let Some(lane) = lanes.lanes.get_mut(&due.tracker) else { return Offer::Gone(due) };
+        let Some(work) = &lane.work else { return Offer::Gone(due) };
+        match lane.gate.tick(work.overlap(), due.scheduled_at) {
+            Tick::Start => {
+                let name = Arc::clone(&due.tracker);
+                lane.next = Some(due);
+                self.make_ready(&mut lanes, name);
+                Offer::Taken
+            }
+            Tick::Wait { displaced: None } => Offer::Taken,
+            Tick::Wait { displaced: Some(scheduled_at) } => Offer::Displaced(Due { scheduled_at, ..due }),
+            Tick::Skip => Offer::Refused(due),
+        }
+    }
+
+    /// Instants missed while trackd was down: every one of them waits its turn.
+    ///
+    /// Shape: one tracker's, oldest first; gives them back when there is no such tracker.
+    pub fn catch_up(&self, tracker: &Arc<str>, dues: Vec<Due>) -> Vec<Due> {
+        let mut lanes = self.lock();
+        let stopped = lanes.stopped;
+        let Some(lane) = lanes.lanes.get_mut(tracker).filter(|lane| lane.work.is_some() && !stopped) else {
+            return dues;
+        };
+        lane.backlog.extend(dues);
+        if !lane.gate.is_running() && let Some(first) = lane.backlog.pop_front() {
+            lane.gate.tick(Overlap::Coalesce, first.scheduled_at);
+            lane.next = Some(first);
+            self.make_ready(&mut lanes, Arc::clone(tracker));
+        }
+        Vec::new()
+    }
+
+    /// The next run for a worker; `None` once the daemon stops.
+    ///
+    /// Cancel safety: safe; a run is taken without an await, or not at all.
+    pub async fn take(&self) -> Option<Job> {
+        loop {
+            self.ready.acquire().await.ok()?.forget();
+            let mut lanes = self.lock();
+            if lanes.stopped {
+                return None;
+            }
+            // The lane may be gone since: its permit is then spent for nothing.
+            let Some(name) = lanes.ready.pop_front() else { continue };
+            let Some(lane) = lanes.lanes.get_mut(&name) else { continue };
+            let (Some(work), false) = (lane.work.clone(), lane.running) else { continue };
+            let Some(due) = lane.next.take() else { continue };
+            lane.running = true;
+            return Some(Job { work, due });
+        }
+    }
+
+    /// The run of this tracker ended, however it did.
+    pub fn finish(&self, tracker: &Arc<str>) {
+        let mut lanes = self.lock();
+        let Some(lane) = lanes.lanes.get_mut(tracker) else { return };
+        lane.running = false;
+        if lane.work.is_none() {
+            lanes.lanes.remove(tracker);
+            return;
+        }
+        lane.next = lane.backlog.pop_front().or_else(|| lane.waits(tracker));
+        if lane.next.is_some() {
+            self.make_ready(&mut lanes, Arc::clone(tracker));
+        }
+    }
+
+    /// No run begins from now on. Gives back what waited.
+    pub fn stop(&self) -> Vec<Due> {
+        let mut lanes = self.lock();
+        lanes.stopped = true;
+        lanes.ready.clear();
+        self.ready.close();
+        lanes.lanes.iter_mut().flat_map(|(name, lane)| lane.clear(name)).collect()
+    }
+
+    /// Runs that wait for a worker or for their tracker.
+    pub fn queued(&self) -> usize {
+        self.lock().lanes.values().map(Lane::queued).sum()
+    }
+
+    /// Runs that go on.
+    pub fn running(&self) -> usize {
+        self.lock().lanes.values().filter(|lane| lane.running).count()
+    }
+
+    fn make_ready(&self, lanes: &mut Lanes, name: Arc<str>) {
+        lanes.ready.push_back(name);
+        self.ready.add_permits(1);
+    }
+
+    /// No code panics while it holds the lock for long enough to leave it half-changed: a poisoned lock is whole.
+    fn lock(&self) -> MutexGuard<'_, Lanes> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Lane {
+    fn empty() -> Lane {
+        Lane { work: None, gate: Gate::default(), next: None, running: false, backlog: VecDeque::new() }
+    }
+
+    /// The scheduled instant that waited for the run to end; with none, the lane is idle.
+    fn waits(&mut self, name: &Arc<str>) -> Option<Due> {
+        let scheduled_at = self.gate.done()?;
+        Some(Due { tracker: Arc::clone(name), scheduled_at, kind: Kind::Scheduled })
+    }
+
+    fn queued(&self) -> usize {
+        self.backlog.len() + usize::from(self.next.is_some()) + usize::from(self.gate.waiting().is_some())
+    }
+
+    /// Empties it of all that does not run yet.
+    fn clear(&mut self, name: &Arc<str>) -> Vec<Due> {
+        let mut dues: Vec<Due> = self.next.take().into_iter().chain(self.backlog.drain(..)).collect();
+        dues.extend(self.waits(name));
+        dues
+    }
+}
+
+impl std::fmt::Debug for Dispatch {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Dispatch").field("queued", &self.queued()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "dispatch_tests.rs"]
+mod tests;

@@ -1,0 +1,57 @@
+//! The database as the daemon sees it: opaque, may be away for hours, remembers what ran.
+//!
+//! Must not know: SQL, connections. Tests put a ledger here that fails when told to.
+
+use crate::class::Class;
+use crate::status::{Pool, Run};
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use std::collections::HashMap;
+
+/// Where outcomes are kept.
+pub trait Ledger: Send + Sync + 'static {
+    /// Makes it usable: the server started if it is ours, the schema up to date. May be called again after a failure.
+    ///
+    /// # Errors
+    /// Class retry: it is away, try again. Class standing: a person must act.
+    fn open(&self) -> BoxFuture<'_, Result<(), Unusable>>;
+
+    /// What it remembers of these trackers.
+    ///
+    /// # Errors
+    /// As `open`.
+    fn recall(&self, trackers: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>>;
+
+    /// Writes all of these runs or none; an instant that has its row keeps it.
+    ///
+    /// # Errors
+    /// As `open`; the caller tries again.
+    fn record<'a>(&'a self, runs: &'a [Run]) -> BoxFuture<'a, Result<(), Unusable>>;
+
+    /// Connections at this moment, and what the server last said if it is away.
+    fn gauges(&self) -> (Pool, Option<String>);
+
+    /// Closes connections, stops the server if it is ours. After it, nothing works.
+    fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// A tracker's past.
+#[derive(Debug, Clone, Default)]
+pub struct Memory {
+    /// The latest instant of its schedule that has a row.
+    pub last_instant: Option<Timestamp>,
+    /// Its latest run.
+    pub last_run: Option<Run>,
+    /// The instant of its latest success.
+    pub last_success: Option<Timestamp>,
+}
+
+/// Why the ledger cannot be used.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{message}")]
+pub struct Unusable {
+    pub class: Class,
+    /// One line, causes included once.
+    pub message: String,
+    pub hint: Option<String>,
+}

@@ -1,0 +1,285 @@
+//! The daemon: from a configuration to runs at their instants, until it is told to stop.
+//!
+//! ```text
+//!  scheduler --instant--> Intake --> Dispatch --> workers --> Reports --> log, State --> Status --> pages
+//!                                                                  \--> recorder --> Ledger
+//!  signals --> reload | report | stop          Supervisor owns every task
+//! ```
+//!
+//! In: a `Setup` whose parts (runs, ledger, pages) are opaque. Out: how it ended.
+//! Must not know: SQL, HTTP, the command line.
+
+pub mod dispatch;
+pub mod intake;
+pub mod ledger;
+mod opening;
+pub mod recorder;
+mod reload;
+pub mod report;
+pub mod scheduler;
+pub mod signal;
+pub mod state;
+pub mod supervisor;
+mod stop;
+pub mod systemd;
+pub mod work;
+pub mod worker;
+
+use crate::clock;
+use crate::config::{Config, Tracker};
+use crate::log::Lost;
+use crate::status::{Phase, Status};
+use dispatch::Dispatch;
+use futures_util::future::BoxFuture;
+use intake::Intake;
+use ledger::{Ledger, Memory, Unusable};
+use report::Reports;
+use scheduler::Scheduler;
+use signal::{Asked, Signals};
+use state::{Gauges, State};
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+use supervisor::{Service, Spent, Supervisor};
+use tokio::sync::{Mutex, watch};
+use tokio::time::{Instant, MissedTickBehavior};
+use tokio_util::sync::CancellationToken;
+use work::{Identity, Work};
+
+/// How often the supervisor looks for stuck runs and feeds the watchdog.
+const LOOK: Duration = Duration::from_secs(1);
+/// The status is published at most so often, and never costs more than one part in `PUBLISH_SHARE` of a core.
+const PUBLISH: Duration = Duration::from_millis(250);
+const PUBLISH_SHARE: u32 = 50;
+
+/// Makes the work of one tracker of a configuration, or says in one line why it cannot.
+pub type MakeWork = dyn Fn(&Config, &Arc<Tracker>) -> Result<Arc<dyn Work>, String> + Send + Sync;
+/// Reads and checks the configuration again: it, or every fault, a line each.
+pub type Load = dyn Fn() -> Result<Config, Vec<String>> + Send + Sync;
+/// Serves the pages until it is dropped.
+pub type Pages = dyn Fn(watch::Receiver<Arc<Status>>) -> BoxFuture<'static, ()> + Send + Sync;
+
+/// What a daemon is made of.
+pub struct Setup {
+    pub config: Config,
+    pub load: Arc<Load>,
+    pub make_work: Box<MakeWork>,
+    pub ledger: Arc<dyn Ledger>,
+    pub identity: Identity,
+    /// `None`: no pages.
+    pub pages: Option<Arc<Pages>>,
+    /// Takes another `log.level`, or says why not.
+    pub set_level: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    /// Log lines that did not arrive.
+    pub lost_lines: Box<dyn Fn() -> Lost + Send + Sync>,
+}
+
+/// Why a daemon ended that was not told to.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A tracker cannot be made to run: one line each.
+    #[error("{}", .0.join("\n"))]
+    Config(Vec<String>),
+    /// The ledger needs a person.
+    #[error(transparent)]
+    Ledger(#[from] Unusable),
+    /// A task that everything needs died too often.
+    #[error(transparent)]
+    Spent(#[from] Spent),
+}
+
+/// A daemon at work.
+struct Daemon {
+    setup: Setup,
+    /// The configuration in force.
+    config: Arc<Config>,
+    works: HashMap<String, Arc<dyn Work>>,
+    state: Arc<State>,
+    intake: Arc<Intake>,
+    recorder: recorder::Sender,
+    stop_recorder: CancellationToken,
+    scheduler: Arc<Scheduler>,
+    supervisor: Supervisor,
+    status: watch::Receiver<Arc<Status>>,
+    watchdog: systemd::Watchdog,
+    looks: u64,
+    told_lost: Lost,
+}
+
+/// Runs until a signal says stop. Returns the status at the end.
+///
+/// # Errors
+/// `Failure`; everything is stopped and closed then, too.
+pub async fn run(setup: Setup, mut signals: Signals) -> Result<Arc<Status>, Failure> {
+    let mut daemon = Daemon::new(setup)?;
+    let ended = daemon.serve(&mut signals).await;
+    let status = daemon.stop(&mut signals).await;
+    ended.map(|()| status)
+}
+
+impl Daemon {
+    fn new(setup: Setup) -> Result<Daemon, Failure> {
+        let config = &setup.config;
+        let works = reload::make(&setup.make_work, config, config.trackers.iter()).map_err(Failure::Config)?;
+        let state = Arc::new(State::new(config, &setup.identity.instance, clock::now()));
+        let (recorder, inbox) = recorder::channel();
+        let reports = Arc::new(Reports::new(setup.identity.clone(), Arc::clone(&state), recorder.clone()));
+        let dispatch = Arc::new(Dispatch::new(works.values().cloned().collect()));
+        let intake = Arc::new(Intake { dispatch: Arc::clone(&dispatch), reports: Arc::clone(&reports) });
+        let scheduler = Arc::new(Scheduler::new(Arc::clone(&intake)));
+        let (publish, status) = watch::channel(Arc::new(state.snapshot(Gauges::default(), clock::now())));
+        let mut daemon = Daemon {
+            config: Arc::new(Config { path: config.path.clone(), database: config.database.clone(), daemon: config.daemon.clone(),
+                log: config.log.clone(), vars: Arc::clone(&config.vars), trackers: config.trackers.clone() }),
+            supervisor: Supervisor::new(config.daemon.workers, dispatch, reports),
+            works,
+            state,
+            intake,
+            recorder,
+            stop_recorder: CancellationToken::new(),
+            scheduler,
+            status,
+            watchdog: systemd::Watchdog::from_environment(),
+            looks: 0,
+            told_lost: Lost::default(),
+            setup,
+        };
+        daemon.start_services(inbox, publish);
+        Ok(daemon)
+    }
+
+    fn start_services(&mut self, inbox: recorder::Inbox, publish: watch::Sender<Arc<Status>>) {
+        let (inbox, ledger, stop) = (Arc::new(Mutex::new(inbox)), Arc::clone(&self.setup.ledger), self.stop_recorder.clone());
+        self.serve_vital("recorder", move || {
+            Box::pin(recorder::write(Arc::clone(&inbox), Arc::clone(&ledger), stop.clone()))
+        });
+        let scheduler = Arc::clone(&self.scheduler);
+        self.serve_vital("scheduler", move || Box::pin(Arc::clone(&scheduler).run()));
+        let (state, publish, gauges) = (Arc::clone(&self.state), Arc::new(publish), self.gauges());
+        self.serve_vital("status", move || {
+            Box::pin(publish_status(Arc::clone(&state), Arc::clone(&publish), Arc::clone(&gauges)))
+        });
+        if let Some(pages) = self.setup.pages.clone() {
+            let status = self.status.clone();
+            let make = Box::new(move || pages(status.clone()));
+            self.supervisor.serve(Service { name: "pages", vital: false, make });
+        }
+    }
+
+    fn serve_vital(&mut self, name: &'static str, make: impl Fn() -> BoxFuture<'static, ()> + Send + 'static) {
+        self.supervisor.serve(Service { name, vital: true, make: Box::new(make) });
+    }
+
+    async fn serve(&mut self, signals: &mut Signals) -> Result<(), Failure> {
+        let opening = opening::open(Arc::clone(&self.setup.ledger), Arc::clone(&self.state));
+        tokio::pin!(opening);
+        let mut open = false;
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                asked = signals.next() => match asked {
+                    Asked::Stop => return Ok(()),
+                    Asked::Reload => self.reload(open).await,
+                    Asked::Report => self.report(),
+                },
+                memories = &mut opening, if !open => {
+                    self.begin(memories?);
+                    open = true;
+                }
+                watched = self.supervisor.watch() => watched?,
+                _ = look.tick() => self.look_around(),
+            }
+        }
+    }
+
+    /// The ledger is open: catches up, sets the timers, and says so.
+    fn begin(&mut self, mut memories: HashMap<String, Memory>) {
+        let now = clock::now();
+        let (mut caught_up, mut missed) = (0, 0);
+        for tracker in &self.config.trackers {
+            let memory = memories.remove(&tracker.name).unwrap_or_default();
+            if let Some(run) = memory.last_run {
+                self.state.remember(run, memory.last_success);
+            }
+            if let Some(last) = memory.last_instant {
+                let (runs, rows) = self.intake.catch_up(tracker, last, now);
+                caught_up += runs;
+                missed += rows;
+            }
+        }
+        self.scheduler.begin(&self.config.trackers, now);
+        self.state.phase(Phase::Running);
+        systemd::ready();
+        tracing::info!(
+            version = env!("CARGO_PKG_VERSION"), config = %self.config.path.display(), trackers = self.config.trackers.len(),
+            workers = self.config.daemon.workers, caught_up, missed, "ready"
+        );
+    }
+
+    fn look_around(&mut self) {
+        self.looks += 1;
+        self.supervisor.replace_stuck();
+        self.intake.reports.tell_sum();
+        let lost = (self.setup.lost_lines)();
+        if lost != self.told_lost {
+            tracing::warn!(dropped_lines = lost.dropped_lines, write_errors = lost.write_errors, "log lines did not reach the files");
+            self.told_lost = lost;
+        }
+        // This loop moves, or it would not be here: what is left to prove is that the scheduler does.
+        self.watchdog.feed(self.scheduler.beats(), Instant::now());
+        if self.status.has_changed().unwrap_or(false) {
+            systemd::status(&self.status.borrow_and_update());
+        }
+    }
+
+    fn gauges(&self) -> Arc<dyn Fn() -> Gauges + Send + Sync> {
+        let (ledger, dispatch) = (Arc::clone(&self.setup.ledger), Arc::clone(&self.intake.dispatch));
+        Arc::new(move || {
+            let (pool, database_error) = ledger.gauges();
+            Gauges { workers_busy: dispatch.running(), queued: dispatch.queued(), database_error, pool }
+        })
+    }
+
+    fn snapshot(&self) -> Arc<Status> {
+        Arc::new(self.state.snapshot((self.gauges())(), clock::now()))
+    }
+
+    /// SIGUSR1: everything, an entry for each tracker.
+    fn report(&self) {
+        let status = self.snapshot();
+        tracing::info!(
+            phase = ?status.phase, trackers = status.trackers.len(), workers = status.workers, busy = status.workers_busy,
+            queued = status.queued, unrecorded = self.recorder.pending(), unrecorded_lost = self.recorder.dropped(),
+            succeeded = status.totals.succeeded, failed = status.totals.failed, skipped = status.totals.skipped,
+            missed = status.totals.missed, rows_written = status.totals.rows_written, pool_size = status.pool.size,
+            pool_borrowed = status.pool.borrowed, pool_waiting = status.pool.waiting, database_error = status.database_error,
+            "status"
+        );
+        for tracker in &status.trackers {
+            let last = tracker.last.as_ref();
+            tracing::info!(
+                tracker = tracker.name, state = ?tracker.state, next_run = tracker.next_run.map(tracing::field::display),
+                last_run = last.map(|run| tracing::field::display(run.scheduled_at)), last_status = last.map(|run| run.status.as_str()),
+                last_success = tracker.last_success.map(tracing::field::display), failures_in_a_row = tracker.failures_in_a_row,
+                error = last.and_then(|run| run.error.as_deref()), "tracker"
+            );
+        }
+    }
+}
+
+/// Publishes the status after changes, never often: nothing happens while nothing changes.
+async fn publish_status(state: Arc<State>, publish: Arc<watch::Sender<Arc<Status>>>, gauges: Arc<dyn Fn() -> Gauges + Send + Sync>) {
+    loop {
+        state.changed().await;
+        let begun = Instant::now();
+        publish.send_replace(Arc::new(state.snapshot(gauges(), clock::now())));
+        tokio::time::sleep(PUBLISH.max(begun.elapsed() * PUBLISH_SHARE)).await;
+    }
+}
+
+impl std::fmt::Debug for Setup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setup").field("config", &self.config.path).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,105 @@
+//! SIGHUP: read, check, build, and only then swap.
+//!
+//! ```text
+//!  load --faults--> nothing changed, every fault is logged
+//!    \--config--> diff --> works of added and changed trackers --a fault--> nothing changed
+//!                                   \--> swap: unchanged ones keep work and timer, running runs go on as they are
+//! ```
+//!
+//! Must not know: how a configuration is read.
+
+use super::work::Work;
+use super::{Daemon, MakeWork, systemd};
+use crate::clock;
+use crate::config::diff::{Diff, diff};
+use crate::config::{self, Config, Tracker};
+use crate::status::Reload;
+use std::collections::{HashMap, HashSet};
+use std::sync::Arc;
+
+impl Daemon {
+    /// Reloads, and tells the log, the status and systemd how it went. `open`: whether timers are set already.
+    pub(super) async fn reload(&mut self, open: bool) {
+        systemd::reloading();
+        let (ok, message) = match self.try_reload(open).await {
+            Ok(diff) => {
+                for (key, why) in &diff.restart {
+                    tracing::warn!(key, why, "this change needs a restart: the old value stays in force");
+                }
+                let message = diff.to_string();
+                tracing::info!(changes = message, "configuration reloaded");
+                (true, message)
+            }
+            Err(faults) => {
+                for fault in &faults {
+                    tracing::error!(fault, "configuration fault");
+                }
+                tracing::error!(faults = faults.len(), "reload refused: the old configuration stays in force");
+                (false, faults.join("\n"))
+            }
+        };
+        self.state.reloaded(Reload { at: clock::now(), ok, message });
+        systemd::ready();
+    }
+
+    async fn try_reload(&mut self, open: bool) -> Result<Diff, Vec<String>> {
+        let load = Arc::clone(&self.setup.load);
+        // A large file takes long enough to check to be felt by what else runs on this thread.
+        let loaded = tokio::task::spawn_blocking(move || load()).await;
+        let new = loaded.map_err(|error| vec![format!("read configuration: {error}")])??;
+        let diff = diff(&self.config, &new);
+        let new = keep_what_needs_a_restart(new, &self.config);
+        let fresh: HashSet<&str> = diff.added.iter().chain(&diff.changed).map(String::as_str).collect();
+        let made = make(&self.setup.make_work, &new, new.trackers.iter().filter(|tracker| fresh.contains(tracker.name.as_str())))?;
+        if let Some(level) = &diff.level {
+            (self.setup.set_level)(level).map_err(|error| vec![error])?;
+        }
+        self.swap(new, made, &diff, open);
+        Ok(diff)
+    }
+
+    /// Cannot fail: everything is built.
+    fn swap(&mut self, new: Config, made: HashMap<String, Arc<dyn Work>>, diff: &Diff, open: bool) {
+        for name in &diff.removed {
+            self.works.remove(name);
+        }
+        self.works.extend(made);
+        self.config = Arc::new(new);
+        // The works first: a timer that fires for a tracker without a lane would lose its instant.
+        let dropped = self.intake.dispatch.replace(self.works.values().cloned().collect());
+        if open {
+            self.scheduler.change(&self.config.trackers, diff, clock::now());
+        }
+        self.intake.removed(&dropped);
+        self.state.configure(&self.config);
+    }
+}
+
+/// The works of these trackers, by name.
+///
+/// # Errors
+/// A line for each tracker that cannot be made to run.
+pub(super) fn make<'a>(
+    make_work: &MakeWork,
+    config: &Config,
+    trackers: impl Iterator<Item = &'a Arc<Tracker>>,
+) -> Result<HashMap<String, Arc<dyn Work>>, Vec<String>> {
+    let mut works = HashMap::new();
+    let mut faults = Vec::new();
+    for tracker in trackers {
+        match make_work(config, tracker) {
+            Ok(work) => drop(works.insert(tracker.name.clone(), work)),
+            Err(error) => faults.push(format!("tracker \"{}\": {error}", tracker.name)),
+        }
+    }
+    if faults.is_empty() { Ok(works) } else { Err(faults) }
+}
+
+fn keep_what_needs_a_restart(new: Config, old: &Config) -> Config {
+    Config {
+        database: old.database.clone(),
+        daemon: config::Daemon { drain: new.daemon.drain, ..old.daemon.clone() },
+        log: config::Log { level: new.log.level.clone(), ..old.log.clone() },
+        ..new
+    }
+}

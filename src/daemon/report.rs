@@ -1,0 +1,125 @@
+//! What is said of every run: to the log, to the status, to the ledger.
+//!
+//! In: runs that begin and outcomes. Out: one log line an outcome (or a sum, when they come fast), the status's
+//! counts, and the recorder's queue. Must not know: what a run does.
+
+use super::recorder;
+use super::state::State;
+use super::work::{Due, Identity};
+use crate::clock;
+use crate::run::Outcome;
+use crate::status::{Run, RunStatus};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Successes told one by one in a second; further ones are told as a sum.
+const LINES_A_SECOND: u32 = 50;
+
+/// Where outcomes go.
+#[derive(Debug)]
+pub struct Reports {
+    pub identity: Identity,
+    state: Arc<State>,
+    recorder: recorder::Sender,
+    pace: Mutex<Pace>,
+}
+
+/// Successes of the second that goes on.
+#[derive(Debug)]
+struct Pace {
+    since: Instant,
+    told: u32,
+    untold_runs: u64,
+    untold_rows: i64,
+}
+
+impl Reports {
+    pub fn new(identity: Identity, state: Arc<State>, recorder: recorder::Sender) -> Reports {
+        let pace = Pace { since: Instant::now(), told: 0, untold_runs: 0, untold_rows: 0 };
+        Reports { identity, state, recorder, pace: Mutex::new(pace) }
+    }
+
+    /// A run begins.
+    pub fn started(&self, due: &Due) {
+        self.state.started(&due.tracker);
+    }
+
+    /// A due run waits for a worker.
+    pub fn queued(&self, tracker: &str) {
+        self.state.queued(tracker);
+    }
+
+    /// A run ended.
+    pub fn ended(&self, outcome: Outcome) {
+        self.tell(&outcome.run);
+        if !outcome.recorded {
+            self.recorder.send(outcome.run.clone());
+        }
+        self.state.ended(outcome);
+    }
+
+    /// An instant is not run: skipped, or missed.
+    pub fn unrun(&self, due: &Due, status: RunStatus, reason: &str) {
+        let now = clock::now();
+        let mut run = self.identity.unrun(due, status, now, now);
+        run.error = Some(reason.to_owned());
+        tracing::debug!(tracker = run.tracker, scheduled_at = %run.scheduled_at, status = status.as_str(), reason, "not run");
+        self.state.unrun(&run);
+        self.recorder.send(run);
+    }
+
+    /// Tells the sum of the successes that were not told; called about once a second.
+    pub fn tell_sum(&self) {
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        if pace.since.elapsed() >= Duration::from_secs(1) {
+            pace.turn();
+        }
+    }
+
+    fn tell(&self, run: &Run) {
+        let duration_ms = run.finished_at.duration_since(run.started_at).as_millis();
+        match run.status {
+            RunStatus::Failed => tracing::warn!(
+                tracker = run.tracker, run_id = %run.run_id, scheduled_at = %run.scheduled_at, status = run.status.as_str(),
+                attempt = run.attempt, rows_read = run.rows_read, rows_rejected = run.rows_rejected,
+                bytes = run.fetched_bytes, duration_ms, error_class = run.error_class.map(|class| class.as_str()),
+                error = run.error, "run failed"
+            ),
+            RunStatus::Missed | RunStatus::Skipped => tracing::info!(
+                tracker = run.tracker, run_id = %run.run_id, scheduled_at = %run.scheduled_at, status = run.status.as_str(),
+                error = run.error, "run did not take place"
+            ),
+            RunStatus::Succeeded if self.is_told_alone(run) => tracing::info!(
+                tracker = run.tracker, run_id = %run.run_id, scheduled_at = %run.scheduled_at, status = run.status.as_str(),
+                rows_read = run.rows_read, rows_written = run.rows_written, rows_rejected = run.rows_rejected,
+                bytes = run.fetched_bytes, duration_ms, "run succeeded"
+            ),
+            RunStatus::Succeeded => {}
+        }
+    }
+
+    fn is_told_alone(&self, run: &Run) -> bool {
+        let mut pace = self.pace.lock().unwrap_or_else(PoisonError::into_inner);
+        if pace.since.elapsed() >= Duration::from_secs(1) {
+            pace.turn();
+        }
+        if pace.told < LINES_A_SECOND {
+            pace.told += 1;
+            return true;
+        }
+        pace.untold_runs += 1;
+        pace.untold_rows += run.rows_written;
+        false
+    }
+}
+
+impl Pace {
+    fn turn(&mut self) {
+        if self.untold_runs > 0 {
+            let (runs, rows_written) = (self.untold_runs, self.untold_rows);
+            tracing::info!(runs, rows_written, "further runs succeeded");
+        }
+        *self = Pace { since: Instant::now(), told: 0, untold_runs: 0, untold_rows: 0 };
+    }
+}

@@ -1,0 +1,248 @@
+//! Owns every task of the daemon: starts them, replaces those that die or hang, ends them.
+//!
+//! ```text
+//!  worker    panicked or past its deadline: its run is recorded as failed, a new worker takes the seat
+//!  service   (recorder, scheduler, publisher, pages) ended before the stop: started again, within a budget
+//!  spent     a vital service over its budget: the daemon ends, systemd starts it anew; the pages: stay down
+//! ```
+//!
+//! Must not know: what the tasks do.
+
+use super::report::Reports;
+use super::worker::{self, Seat};
+use super::dispatch::Dispatch;
+use futures_util::future::BoxFuture;
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
+use tokio::time::{Instant, timeout};
+
+/// Restarts of one service within `WINDOW`; one more is too many.
+const RESTARTS: usize = 5;
+const WINDOW: Duration = Duration::from_secs(60);
+/// An aborted task ends at its next await; one that does not is left behind.
+const ABORT: Duration = Duration::from_secs(5);
+
+/// A task that serves as long as the daemon runs.
+pub struct Service {
+    pub name: &'static str,
+    /// Whether the daemon is any use without it.
+    pub vital: bool,
+    /// Makes it, also anew.
+    pub make: Box<dyn Fn() -> BoxFuture<'static, ()> + Send>,
+}
+
+/// All tasks.
+pub struct Supervisor {
+    tasks: JoinSet<()>,
+    roles: HashMap<Id, Role>,
+    seats: Vec<Chair>,
+    services: Vec<Posted>,
+    dispatch: Arc<Dispatch>,
+    reports: Arc<Reports>,
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Role {
+    Worker(usize),
+    Service(usize),
+}
+
+struct Chair {
+    seat: Arc<Seat>,
+    task: AbortHandle,
+}
+
+struct Posted {
+    service: Service,
+    task: AbortHandle,
+    restarts: VecDeque<Instant>,
+}
+
+/// A vital service died too often.
+#[derive(Debug, thiserror::Error)]
+#[error("{service} ended {RESTARTS} times within {}", humantime::format_duration(WINDOW))]
+pub struct Spent {
+    service: &'static str,
+}
+
+impl Supervisor {
+    /// Seats `workers` workers.
+    pub fn new(workers: usize, dispatch: Arc<Dispatch>, reports: Arc<Reports>) -> Supervisor {
+        let mut supervisor =
+            Supervisor { tasks: JoinSet::new(), roles: HashMap::new(), seats: Vec::new(), services: Vec::new(), dispatch, reports };
+        for place in 0..workers {
+            let chair = supervisor.seat_worker(place);
+            supervisor.seats.push(chair);
+        }
+        supervisor
+    }
+
+    /// Starts a service.
+    pub fn serve(&mut self, service: Service) {
+        let place = self.services.len();
+        let task = self.tasks.spawn((service.make)());
+        self.roles.insert(task.id(), Role::Service(place));
+        self.services.push(Posted { service, task, restarts: VecDeque::new() });
+    }
+
+    /// Ends a service.
+    pub fn dismiss(&mut self, name: &str) {
+        for posted in self.services.iter().filter(|posted| posted.service.name == name) {
+            self.roles.remove(&posted.task.id());
+            posted.task.abort();
+        }
+    }
+
+    /// Waits until a task ends, and replaces it.
+    ///
+    /// Cancel safety: safe; between the end of a task and its replacement there is no await.
+    ///
+    /// # Errors
+    /// A vital service is over its budget.
+    pub async fn watch(&mut self) -> Result<(), Spent> {
+        match self.tasks.join_next_with_id().await {
+            Some(Ok((id, ()))) => self.ended(id, None),
+            Some(Err(error)) => self.ended(error.id(), Some(error)),
+            None => std::future::pending().await,
+        }
+    }
+
+    fn ended(&mut self, id: Id, error: Option<JoinError>) -> Result<(), Spent> {
+        match self.roles.remove(&id) {
+            Some(Role::Worker(place)) => {
+                if let Some(error) = error {
+                    self.lost(place, &format!("panicked: {}", message(error)));
+                    self.seats[place] = self.seat_worker(place);
+                }
+                Ok(())
+            }
+            Some(Role::Service(place)) => self.restart(place, error),
+            None => Ok(()),
+        }
+    }
+
+    /// Replaces workers whose run is past its deadline.
+    pub fn replace_stuck(&mut self) {
+        let now = Instant::now();
+        for place in 0..self.seats.len() {
+            let Some(sitting) = self.seats[place].seat.rise_if_stuck(now) else { continue };
+            let task = &self.seats[place].task;
+            self.roles.remove(&task.id());
+            // It ends at its next await. One that never awaits keeps its thread: no more can be done from here.
+            task.abort();
+            self.reports.ended(sitting.cut_off(&self.reports.identity, sitting.stuck()));
+            self.dispatch.finish(&sitting.due.tracker);
+            self.seats[place] = self.seat_worker(place);
+        }
+    }
+
+    /// Waits until all workers are done; the dispatch is stopped. Services go on.
+    ///
+    /// Cancel safety: safe.
+    pub async fn drained(&mut self) {
+        while self.roles.values().any(|role| matches!(role, Role::Worker(_))) {
+            // A service that dies now is not worth a restart.
+            let (id, error) = match self.tasks.join_next_with_id().await {
+                Some(Ok((id, ()))) => (id, None),
+                Some(Err(error)) => (error.id(), Some(error)),
+                None => return,
+            };
+            if let (Some(Role::Worker(place)), Some(error)) = (self.roles.remove(&id), error) {
+                self.lost(place, &format!("panicked: {}", message(error)));
+            }
+        }
+    }
+
+    /// Aborts the runs that go on, and waits until they are rolled back. Returns how many there were.
+    pub async fn cut_off(&mut self, why: &str) -> usize {
+        let mut count = 0;
+        for place in 0..self.seats.len() {
+            self.seats[place].task.abort();
+            count += usize::from(self.lost(place, why));
+        }
+        if timeout(ABORT, self.drained()).await.is_err() {
+            tracing::warn!("a run does not end although it was aborted");
+        }
+        count
+    }
+
+    /// Ends every task that is left.
+    pub async fn end(mut self) {
+        self.roles.clear();
+        let _ = timeout(ABORT, self.tasks.shutdown()).await;
+    }
+
+    /// Ends one service by its own rules: the caller told it to stop. Returns whether it did, within `at_most`.
+    pub async fn await_service(&mut self, name: &str, at_most: Duration) -> bool {
+        let Some(id) = self.services.iter().find(|posted| posted.service.name == name).map(|posted| posted.task.id()) else {
+            return true;
+        };
+        let ended = async {
+            while self.roles.contains_key(&id) {
+                match self.tasks.join_next_with_id().await {
+                    Some(Ok((ended, ()))) => self.roles.remove(&ended),
+                    Some(Err(error)) => self.roles.remove(&error.id()),
+                    None => return,
+                };
+            }
+        };
+        timeout(at_most, ended).await.is_ok()
+    }
+
+    /// Reports the run of a worker that will not; false where it had none.
+    fn lost(&self, place: usize, error: &str) -> bool {
+        let Some(sitting) = self.seats[place].seat.rise() else { return false };
+        self.reports.ended(sitting.cut_off(&self.reports.identity, error.to_owned()));
+        self.dispatch.finish(&sitting.due.tracker);
+        true
+    }
+
+    fn seat_worker(&mut self, place: usize) -> Chair {
+        let seat = Arc::new(Seat::default());
+        let work = worker::work(Arc::clone(&self.dispatch), Arc::clone(&seat), Arc::clone(&self.reports));
+        let task = self.tasks.spawn(work);
+        self.roles.insert(task.id(), Role::Worker(place));
+        Chair { seat, task }
+    }
+
+    fn restart(&mut self, place: usize, error: Option<JoinError>) -> Result<(), Spent> {
+        let posted = &mut self.services[place];
+        let (service, now) = (posted.service.name, Instant::now());
+        let why = error.map_or_else(|| "it returned".to_owned(), message);
+        posted.restarts.retain(|at| now.duration_since(*at) < WINDOW);
+        posted.restarts.push_back(now);
+        if posted.restarts.len() <= RESTARTS {
+            tracing::error!(service, why, "service ended: started again");
+            posted.task = self.tasks.spawn((posted.service.make)());
+            self.roles.insert(posted.task.id(), Role::Service(place));
+            return Ok(());
+        }
+        tracing::error!(service, why, "service ended too often: it stays down");
+        if posted.service.vital { Err(Spent { service }) } else { Ok(()) }
+    }
+}
+
+fn message(error: JoinError) -> String {
+    let text = error.to_string();
+    let Ok(panic) = error.try_into_panic() else { return text };
+    let said = panic.downcast_ref::<&str>().map(|said| (*said).to_owned());
+    said.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "without a message".to_owned())
+}
+
+impl std::fmt::Debug for Supervisor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Supervisor").field("tasks", &self.tasks.len()).finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for Service {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Service").field("name", &self.name).field("vital", &self.vital).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[path = "supervisor_tests.rs"]
+mod tests;

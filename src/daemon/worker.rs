@@ -1,0 +1,88 @@
+//! Workers: each takes a due run, runs it, reports its outcome, and takes the next.
+//!
+//! ```text
+//!  worker      take --> sit (the run is published) --> run --> rise --> report
+//!  supervisor  panicked, or past its deadline:                 rise --> report as failed, seat a new worker
+//! ```
+//!
+//! Whoever gets the run by `Seat::rise` reports it: exactly one does. Must not know: what a run does.
+
+use super::dispatch::{Dispatch, Job};
+use super::report::Reports;
+use super::work::{Due, Identity};
+use crate::class::Class;
+use crate::clock;
+use crate::run::Outcome;
+use crate::status::RunStatus;
+use jiff::Timestamp;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+
+/// Where a worker says what it runs.
+#[derive(Debug, Default)]
+pub struct Seat(Mutex<Option<Sitting>>);
+
+/// The run of a worker.
+#[derive(Debug, Clone)]
+pub struct Sitting {
+    pub due: Due,
+    pub started_at: Timestamp,
+    started: Instant,
+    deadline: Duration,
+}
+
+impl Seat {
+    /// Publishes the run before it begins, so that it is known whatever becomes of the worker.
+    fn sit(&self, job: &Job) {
+        let sitting = Sitting {
+            due: job.due.clone(),
+            started_at: clock::now(),
+            started: Instant::now(),
+            deadline: job.work.deadline(),
+        };
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(sitting);
+    }
+
+    /// Takes the run off: the caller reports it. `None`: somebody else did.
+    pub fn rise(&self) -> Option<Sitting> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+    }
+
+    /// Takes the run off if it is past its deadline.
+    pub fn rise_if_stuck(&self, now: Instant) -> Option<Sitting> {
+        let mut seat = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        seat.take_if(|sitting| now.duration_since(sitting.started) > sitting.deadline)
+    }
+}
+
+impl Sitting {
+    /// The outcome of a run that was cut off.
+    pub fn cut_off(&self, identity: &Identity, error: String) -> Outcome {
+        let mut run = identity.unrun(&self.due, RunStatus::Failed, self.started_at, clock::now());
+        run.error_class = Some(Class::Retry);
+        run.error = Some(error);
+        Outcome { run, fresh: Vec::new(), recorded: false }
+    }
+
+    /// What is said of a run past its deadline.
+    pub fn stuck(&self) -> String {
+        format!("no progress within {}", humantime::format_duration(self.deadline))
+    }
+}
+
+/// Works until the daemon stops.
+///
+/// Cancel safety: aborting it drops the run (which rolls back); the run stays in `seat` for the supervisor.
+pub async fn work(dispatch: Arc<Dispatch>, seat: Arc<Seat>, reports: Arc<Reports>) {
+    while let Some(job) = dispatch.take().await {
+        seat.sit(&job);
+        reports.started(&job.due);
+        let Job { work, due } = job;
+        let outcome = work.run(due.scheduled_at, due.kind).await;
+        if seat.rise().is_some() {
+            reports.ended(outcome);
+            dispatch.finish(&due.tracker);
+        }
+    }
+}

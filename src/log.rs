@@ -1,0 +1,144 @@
+//! Logs: where they go, in which form, and what was lost on the way.
+//!
+//! ```text
+//!  events --level (changed by a reload)--+--> journal's fields | text | JSON on stderr
+//!                                        +--> files, if asked for: lossy queue --> counting writer
+//! ```
+//!
+//! In: `config::Log`. Out: a `Logging` that must live as long as something logs. Must not know: what is logged.
+
+mod file;
+
+use crate::config::{Log, LogFormat};
+use std::io::IsTerminal;
+use std::os::fd::AsFd;
+use tracing_journald::{Priority, PriorityMappings};
+use tracing_subscriber::filter::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry, reload};
+
+/// Tells at INFO of every job it is given, and its tick is none of a user's business.
+const QUIET: &str = "tokio_cron_scheduler";
+
+type Filter = reload::Handle<EnvFilter, Registry>;
+type Filtered = tracing_subscriber::layer::Layered<reload::Layer<EnvFilter, Registry>, Registry>;
+type Sink = Box<dyn Layer<Filtered> + Send + Sync>;
+
+/// The logs of this process. Dropped last in `main`: only then are the files' last lines written.
+#[derive(Debug)]
+pub struct Logging {
+    filter: Filter,
+    files: Option<file::Files>,
+}
+
+/// Log lines that did not arrive, since the start.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lost {
+    /// Dropped because the files' queue was full.
+    pub dropped_lines: u64,
+    /// Writes to files that failed; their lines went to stderr instead.
+    pub write_errors: u64,
+}
+
+/// Starts the logs of this process; once.
+///
+/// # Errors
+/// One line: the level is not understood, or the directory cannot be written.
+pub fn start(log: &Log) -> Result<Logging, String> {
+    let (filter, handle) = reload::Layer::new(parse(&log.level)?);
+    let (files, to_files) = match &log.file {
+        Some(config) => {
+            let (files, writer) = file::open(config)?;
+            let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
+            let layer: Sink = if log.format == LogFormat::Json { layer.json().flatten_event(true).boxed() } else { layer.boxed() };
+            (Some(files), Some(layer))
+        }
+        None => (None, None),
+    };
+    let sinks: Vec<Sink> = [Some(stderr(log.format)), to_files].into_iter().flatten().collect();
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(sinks)
+        .try_init()
+        .map_err(|error| format!("start logs: {error}"))?;
+    Ok(Logging { filter: handle, files })
+}
+
+impl Logging {
+    /// Takes another level from now on.
+    ///
+    /// # Errors
+    /// One line; the level stays as it is.
+    pub fn set_level(&self, level: &str) -> Result<(), String> {
+        self.filter.reload(parse(level)?).map_err(|error| format!("set log level: {error}"))
+    }
+
+    /// What did not arrive.
+    pub fn lost(&self) -> Lost {
+        self.files.as_ref().map(file::Files::lost).unwrap_or_default()
+    }
+}
+
+fn parse(level: &str) -> Result<EnvFilter, String> {
+    let quiet = if level.contains(QUIET) { String::new() } else { format!("{QUIET}=warn,") };
+    EnvFilter::builder().parse(format!("{quiet}{level}")).map_err(|error| format!("read log level {level:?}: {error}"))
+}
+
+fn stderr(format: LogFormat) -> Sink {
+    let text = || tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let is_terminal = std::io::stderr().is_terminal();
+    match format {
+        LogFormat::Json => text().json().flatten_event(true).boxed(),
+        LogFormat::Auto => match journal() {
+            Some(layer) => layer,
+            None => text().with_ansi(is_terminal).with_target(false).boxed(),
+        },
+        LogFormat::Pretty => text().with_ansi(is_terminal).with_target(false).boxed(),
+    }
+}
+
+/// The journal's own protocol, if stderr is a stream of the journal.
+///
+/// $JOURNAL_STREAM is inherited by children whose stderr goes elsewhere: it counts only when it names our stderr.
+fn journal() -> Option<Sink> {
+    let stream = std::env::var("JOURNAL_STREAM").ok()?;
+    let stat = rustix::fs::fstat(std::io::stderr().as_fd()).ok()?;
+    if !is_stream(&stream, stat.st_dev, stat.st_ino) {
+        return None;
+    }
+    // The crate's own mapping makes notices of infos and infos of debugs.
+    let priorities = PriorityMappings {
+        error: Priority::Error,
+        warn: Priority::Warning,
+        info: Priority::Informational,
+        debug: Priority::Debug,
+        trace: Priority::Debug,
+    };
+    let layer = tracing_journald::layer().ok()?;
+    Some(layer.with_field_prefix(None).with_priority_mappings(priorities).with_syslog_identifier("trackd".into()).boxed())
+}
+
+fn is_stream(stream: &str, device: u64, inode: u64) -> bool {
+    stream == format!("{device}:{inode}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_journal_is_used_only_when_it_is_our_stderr() {
+        assert!(is_stream("8:1234", 8, 1234));
+        for stream in ["", "8", "8:12345", "9:1234", "8:1234 "] {
+            assert!(!is_stream(stream, 8, 1234), "{stream}");
+        }
+    }
+
+    #[test]
+    fn the_schedulers_chatter_is_silenced_unless_it_is_asked_for() {
+        assert!(parse("debug").unwrap().to_string().contains("tokio_cron_scheduler=warn"));
+        assert!(!parse("tokio_cron_scheduler=debug").unwrap().to_string().contains("warn"));
+        assert!(parse("trackd=loud").is_err());
+    }
+}
