@@ -5,19 +5,18 @@
 use super::Error;
 use crate::class::Class;
 use crate::clock;
-use crate::config::{Config, OnBadRow, Tracker};
+use crate::config::{self, Config, OnBadRow, Tracker};
 use crate::shape::{Globals, Rows, Stamp, Table, decode};
 use crate::source::{self, Ask, Payload, Source};
 use crate::status::{Kind, Run, RunStatus, Sample};
 use crate::store::write::{Care, Failure, Writer, Written};
-use crate::store::{self, Guard, Pool, Receipt, ledger, tables};
+use crate::store::{Guard, Pool, Receipt, ledger, tables};
 use bytes::Bytes;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
 
 /// Hashing a larger body would hold up a thread of the runtime for more than a millisecond.
 const HASH_ON_THE_SPOT: usize = 256 * 1024;
@@ -61,7 +60,7 @@ impl Plan {
             source: source::build(&tracker.source, tracker.timeout, tracker.retry)?,
             writers,
             vars: config.vars.clone(),
-            template_vars: minijinja::Value::from_serialize(&*config.vars),
+            template_vars: config::template::value(&config.vars),
             related: related(config, tracker),
             tables_stand: AtomicBool::new(false),
             tracker: tracker.clone(),
@@ -76,11 +75,11 @@ impl Plan {
 
     /// What the source may depend on.
     pub(super) fn ask(&self, draft: &Draft) -> Ask {
-        Ask { context: minijinja::context! { vars => self.template_vars, run => draft.run_value() } }
+        Ask { context: minijinja::context! { vars => self.template_vars.clone(), run => draft.run_value() } }
     }
 
     pub(super) fn tries(&self) -> Tries {
-        Tries { left: self.tracker.retry.attempts, wait: self.tracker.retry.base, care: Care::Sets, tables_again: true }
+        Tries { made: 1, care: Care::Sets, tables_again: true }
     }
 
     /// Makes or extends the tables in the run's own transaction, until one such transaction committed.
@@ -169,8 +168,7 @@ fn related(config: &Config, tracker: &Tracker) -> Vec<Arc<Table>> {
 
 /// How often, and how, a payload is landed again.
 pub(super) struct Tries {
-    left: u32,
-    wait: Duration,
+    made: u32,
     pub(super) care: Care,
     tables_again: bool,
 }
@@ -191,10 +189,9 @@ impl Tries {
                 plan.tables_stand.store(false, Ordering::Release);
                 Ok(())
             }
-            Class::Retry if self.left > 1 => {
-                self.left -= 1;
-                tokio::time::sleep(source::full_jitter(self.wait)).await;
-                self.wait = (self.wait * 2).min(plan.tracker.retry.max);
+            Class::Retry if self.made < plan.tracker.retry.attempts => {
+                tokio::time::sleep(source::backoff(&plan.tracker.retry, self.made)).await;
+                self.made += 1;
                 Ok(())
             }
             _ => Err(failure.into()),
@@ -247,7 +244,7 @@ impl Draft {
 
     /// `run` in templates, `$run` in programs.
     fn run_value(&self) -> minijinja::Value {
-        minijinja::Value::from_serialize(self.run_json())
+        config::template::value(&self.run_json())
     }
 
     fn run_json(&self) -> serde_json::Value {

@@ -84,7 +84,7 @@ impl Parts for Shaping {
 }
 
 fn ended() -> shape::Error {
-    shape::Error::new("shaping ended before its last table")
+    shape::Error { message: "shaping ended before its last table".into(), hint: None }
 }
 
 fn shape_all(

@@ -50,6 +50,13 @@ pub(super) fn rows_of(table: &Table) -> Option<&Path> {
     (rows.root == Root::Input && columns).then_some(rows)
 }
 
+impl Table {
+    /// Whether its rows and columns are plain paths: shaping takes one pass over the bytes and always ends.
+    pub fn is_plain(&self) -> bool {
+        rows_of(self).is_some()
+    }
+}
+
 /// Walks the whole text. `slots` holds a value for each column; those of global variables are in it already.
 ///
 /// # Errors

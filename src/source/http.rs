@@ -57,7 +57,7 @@ impl Http {
             if error.class != Class::Retry || attempt >= self.retry.attempts {
                 return Err(error);
             }
-            let wait = error.retry_after.unwrap_or_else(|| retry::backoff(&self.retry, attempt, fastrand::f64()));
+            let wait = error.retry_after.unwrap_or_else(|| super::backoff(&self.retry, attempt));
             tracing::debug!(attempt, ?wait, %error, "source failed, trying again");
             tokio::time::sleep(wait).await;
             attempt += 1;

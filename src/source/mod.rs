@@ -29,6 +29,11 @@ pub fn build(spec: &SourceSpec, timeout: Duration, retry: Retry) -> Result<Box<d
     })
 }
 
+/// The wait after attempt `attempt` (from 1) of anything that is tried again: exponential with full jitter.
+pub fn backoff(retry: &Retry, attempt: u32) -> Duration {
+    retry::backoff(retry, attempt, fastrand::f64())
+}
+
 /// A kind of source. `command` and `sql` will be further ones.
 pub trait Source: Send + Sync {
     /// Fetches once, with the retries its configuration allows.

@@ -191,12 +191,6 @@ impl Guard {
         Ok(Receipt(()))
     }
 
-    /// The client, inside the open transaction, for the store's own rooms.
-    pub(super) async fn client(&mut self) -> Result<&Client, Error> {
-        self.flush().await?;
-        Ok(self.lease.as_ref().ok_or_else(|| Error::aborted("use a connection"))?.client())
-    }
-
     async fn flight(&mut self, commit: bool) -> Result<Vec<u64>, Error> {
         let statements = std::mem::take(&mut self.deferred);
         let begin = (self.state == State::Fresh).then(|| begin_sql(self.pool.options().statement_timeout));
