@@ -2,6 +2,8 @@
 pub mod class;
 pub mod clock;
 pub mod config;
+pub mod daemon;
+pub mod log;
 pub mod run;
 pub mod schedule;
 pub mod shape;

@@ -9,7 +9,9 @@
 //! In: a `Setup` whose parts (runs, ledger, pages) are opaque. Out: how it ended.
 //! Must not know: SQL, HTTP, the command line.
 
+pub mod agenda;
 pub mod dispatch;
+pub mod heartbeat;
 pub mod intake;
 pub mod ledger;
 mod opening;

@@ -309,7 +309,10 @@ impl Drop for Guard {
             return;
         };
         let cleanup = async move {
-            if tokio::time::timeout(ROLLBACK_DEADLINE, roll_back(lease.client(), busy)).await != Ok(true) {
+            let rolled_back = tokio::time::timeout(ROLLBACK_DEADLINE, roll_back(lease.client(), busy)).await;
+            // The driver does not wait until the server took the cancel: a late one would hit the next borrower's
+            // statement, so a connection that was cancelled is not lent again.
+            if busy || rolled_back != Ok(true) {
                 lease.condemn();
             }
         };
@@ -318,7 +321,7 @@ impl Drop for Guard {
     }
 }
 
-/// Cancels what runs, then rolls back. The cancel is awaited first: a late one would hit the next borrower.
+/// Cancels what runs, then rolls back: when the answer is there, nothing of the guard is left in the server.
 async fn roll_back(client: &Client, busy: bool) -> bool {
     if busy && client.cancel_token().cancel_query(NoTls).await.is_err() {
         return false;

@@ -1,0 +1,191 @@
+//! The scheduler: fires each tracker at its instants.
+//!
+//! ```text
+//!  heartbeat, each second --\
+//!  timer, to the millisecond -> what is due? --> Intake
+//!  configuration changed ----/       \ the clock jumped? say so
+//! ```
+//!
+//! The heartbeat finds the clock stepped and keeps the watchdog fed; a timer armed for the next firing within
+//! `HORIZON` makes runs punctual. Each does the other's work, late, when the other fails.
+//! Must not know: what a run does, SQL, HTTP.
+
+use super::agenda::{Agenda, Due};
+use super::heartbeat::Heart;
+use super::intake::Intake;
+use crate::clock;
+use crate::config::Tracker;
+use crate::config::diff::Diff;
+use crate::schedule::jitter::jitter;
+use jiff::{SignedDuration, Timestamp};
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+use tokio::sync::Notify;
+
+/// Timers are armed at most so far ahead: a stepped clock is found within it, also without a heartbeat.
+const HORIZON: Duration = Duration::from_secs(2);
+/// Wall and monotonic clock may drift apart by so much between two looks.
+const JUMP: SignedDuration = SignedDuration::from_secs(2);
+/// A clock set back by more was wrong before: trackers are planned anew instead of waiting for the old future.
+const WRONG: SignedDuration = SignedDuration::from_hours(1);
+/// So long without a beat means that the heartbeat is dead.
+const SILENCE: Duration = Duration::from_secs(5);
+
+/// The trackers and their timers.
+#[derive(Debug)]
+pub struct Scheduler {
+    intake: Arc<Intake>,
+    book: Mutex<Book>,
+    changed: Notify,
+    looks: AtomicU64,
+}
+
+#[derive(Debug, Default)]
+struct Book {
+    agenda: Agenda,
+    trackers: HashMap<Arc<str>, Arc<Tracker>>,
+}
+
+impl Scheduler {
+    /// A scheduler without trackers.
+    pub fn new(intake: Arc<Intake>) -> Scheduler {
+        Scheduler { intake, book: Mutex::default(), changed: Notify::new(), looks: AtomicU64::new(0) }
+    }
+
+    /// Sets the timers of all trackers: their first instants are after `now`.
+    pub fn begin(&self, trackers: &[Arc<Tracker>], now: Timestamp) {
+        let mut book = self.book();
+        trackers.iter().for_each(|tracker| book.enter(tracker, now));
+        drop(book);
+        self.changed.notify_one();
+    }
+
+    /// Follows a changed configuration; trackers that did not change keep their timers.
+    pub fn change(&self, trackers: &[Arc<Tracker>], diff: &Diff, now: Timestamp) {
+        let mut book = self.book();
+        for name in &diff.removed {
+            book.agenda.remove(name);
+            book.trackers.remove(name.as_str());
+        }
+        let fresh = |tracker: &&Arc<Tracker>| diff.added.contains(&tracker.name) || diff.changed.contains(&tracker.name);
+        trackers.iter().filter(fresh).for_each(|tracker| book.enter(tracker, now));
+        drop(book);
+        self.changed.notify_one();
+    }
+
+    /// How often it looked: proof of progress for the watchdog.
+    pub fn beats(&self) -> u64 {
+        self.looks.load(Ordering::Relaxed)
+    }
+
+    /// Fires until it is dropped.
+    ///
+    /// Cancel safety: safe between instants; each instant is handed over without an await.
+    pub async fn run(self: Arc<Self>) {
+        let mut heart = match Heart::start() {
+            Ok(heart) => Some(heart),
+            Err(error) => {
+                tracing::error!(error = %error, "no heartbeat: timers go on without it");
+                None
+            }
+        };
+        let mut watch = ClockWatch::new(clock::now());
+        let mut last_beat = Instant::now();
+        loop {
+            self.looks.fetch_add(1, Ordering::Relaxed);
+            let now = clock::now();
+            self.look_at_the_clock(&mut watch, now);
+            let wait = self.fire(now);
+            tokio::select! {
+                () = beat(&mut heart) => last_beat = Instant::now(),
+                () = tokio::time::sleep(wait) => {}
+                () = self.changed.notified() => {}
+            }
+            if heart.is_some() && last_beat.elapsed() > SILENCE {
+                tracing::warn!(seconds = last_beat.elapsed().as_secs(), "no heartbeat: starting it again");
+                heart = Heart::start().ok();
+                last_beat = Instant::now();
+            }
+        }
+    }
+
+    /// Hands over what is due. Returns how long nothing will be.
+    fn fire(&self, now: Timestamp) -> Duration {
+        let mut book = self.book();
+        let due = book.agenda.take_due(now);
+        let next = book.agenda.next_fire();
+        let lapsed: Vec<(Arc<Tracker>, Timestamp)> = due.iter().filter_map(|due| book.lapsed(due)).collect();
+        drop(book);
+        for due in due {
+            if let Due::One { tracker, scheduled_at } = due {
+                self.intake.due(&tracker, scheduled_at);
+            }
+        }
+        for (tracker, first) in lapsed {
+            // `last` is the latest instant that was dealt with: everything after it, `first` included, is not.
+            let last = first.checked_sub(SignedDuration::from_millis(1)).unwrap_or(first);
+            self.intake.catch_up(&tracker, last, now);
+        }
+        match next {
+            Some(at) => Duration::try_from(at.duration_since(clock::now())).unwrap_or_default().min(HORIZON),
+            None => HORIZON,
+        }
+    }
+
+    fn look_at_the_clock(&self, watch: &mut ClockWatch, now: Timestamp) {
+        let Some(jump) = watch.look(now) else { return };
+        tracing::warn!(seconds = jump.as_secs_f64(), "the wall clock jumped, or the machine slept");
+        if jump < -WRONG {
+            self.book().agenda.restart(now);
+        }
+    }
+
+    fn book(&self) -> MutexGuard<'_, Book> {
+        self.book.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Book {
+    fn enter(&mut self, tracker: &Arc<Tracker>, now: Timestamp) {
+        let name: Arc<str> = Arc::from(tracker.name.as_str());
+        self.agenda.set(&name, tracker.schedule.clone(), jitter(&name, tracker.jitter), now);
+        self.trackers.insert(name, Arc::clone(tracker));
+    }
+
+    fn lapsed(&self, due: &Due) -> Option<(Arc<Tracker>, Timestamp)> {
+        match due {
+            Due::Lapse { tracker, first } => Some((Arc::clone(self.trackers.get(tracker)?), *first)),
+            Due::One { .. } => None,
+        }
+    }
+}
+
+async fn beat(heart: &mut Option<Heart>) {
+    match heart {
+        Some(heart) => heart.beat().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Compares the wall clock with the monotonic one.
+#[derive(Debug)]
+struct ClockWatch {
+    wall: Timestamp,
+    monotonic: Instant,
+}
+
+impl ClockWatch {
+    fn new(now: Timestamp) -> ClockWatch {
+        ClockWatch { wall: now, monotonic: Instant::now() }
+    }
+
+    /// By how much the wall clock moved beyond the time that passed, if by more than `JUMP`.
+    fn look(&mut self, now: Timestamp) -> Option<SignedDuration> {
+        let passed = SignedDuration::try_from(self.monotonic.elapsed()).unwrap_or_default();
+        let jump = now.duration_since(self.wall) - passed;
+        *self = ClockWatch::new(now);
+        (jump.abs() > JUMP).then_some(jump)
+    }
+}
