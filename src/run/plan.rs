@@ -9,6 +9,7 @@ use crate::config::{self, Config, OnBadRow, Tracker};
 use crate::shape::{Globals, Rows, Stamp, Table, decode};
 use crate::source::{self, Ask, Payload, Source};
 use crate::status::{Kind, Run, RunStatus, Sample};
+use crate::store::notify::Notifier;
 use crate::store::write::{Care, Failure, Writer, Written};
 use crate::store::{Guard, Pool, Receipt, ledger, tables};
 use bytes::Bytes;
@@ -28,6 +29,8 @@ pub struct Shared {
     pub pool: Pool,
     /// `host:pid`, as in `trackd.runs.instance`.
     pub instance: Arc<str>,
+    /// Who is told of runs that landed.
+    pub notifier: Notifier,
 }
 
 /// A tracker, ready to run any number of times, by one task at a time.
@@ -137,7 +140,8 @@ pub struct DryTable {
 
 impl DryTable {
     async fn collect(table: &Arc<Table>, parts: &mut super::Shaping) -> Result<DryTable, Error> {
-        use crate::store::write::{Part, Parts as _};
+        use crate::store::notify::Notifier;
+use crate::store::write::{Part, Parts as _};
         let mut rows = Rows::default();
         loop {
             match parts.next().await.map_err(Error::Shape)? {
@@ -323,6 +327,7 @@ impl Landed {
     }
 
     pub(super) fn into_outcome(self, plan: &Plan) -> Outcome {
+        plan.shared.notifier.landed(&self.run.tracker, self.run.run_id);
         let at = self.run.scheduled_at;
         let fresh = |(writer, written): (&Writer, Written)| {
             (written.sample.count > 0).then(|| FreshRows { table: writer.table().clone(), at, rows: written.sample })

@@ -14,8 +14,8 @@ use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
 
-/// The constraint that makes a run unique by (tracker, scheduled_at).
-const IDENTITY: &str = "runs_tracker_scheduled_at_key";
+/// The constraints that make a run unique: by its id, which is made of tracker and instant, and by these two.
+const IDENTITY: [&str; 2] = ["runs_pkey", "runs_tracker_scheduled_at_key"];
 
 /// A run's id: the same for the same tracker and instant, on every instance and at every attempt.
 ///
@@ -36,17 +36,15 @@ pub fn run_id(tracker: &str, scheduled_at: Timestamp) -> Uuid {
 const COLUMNS: &str = "run_id, tracker, scheduled_at, kind, status, attempt, instance, started_at, finished_at, \
     fetched_bytes, http_status, rows_read, rows_written, rows_rejected, payload_sha256, error_class, error";
 
-/// The statement that closes a run inside its guard, and tells listeners when it commits.
+/// The statement that closes a run inside its guard.
 ///
 /// It fails with a unique violation when the instant has its row already: the guard then lands nothing twice.
 pub fn close(run: &Run) -> Statement {
-    let notice = serde_json::json!({ "tracker": run.tracker, "run_id": run.run_id }).to_string();
     let sql = format!(
-        "WITH run AS (INSERT INTO trackd.runs ({COLUMNS}) VALUES \
-         ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, decode($15, 'hex'), $16, $17) RETURNING 1) \
-         SELECT pg_notify('trackd', $18) FROM run"
+        "INSERT INTO trackd.runs ({COLUMNS}) VALUES \
+         ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, decode($15, 'hex'), $16, $17)"
     );
-    bind_run(Statement::new(sql), run).bind(notice, Type::TEXT)
+    bind_run(Statement::new(sql), run)
 }
 
 fn bind_run(statement: Statement, run: &Run) -> Statement {
@@ -72,7 +70,7 @@ fn bind_run(statement: Statement, run: &Run) -> Statement {
 
 /// Whether an error says that this instant has its ledger row already.
 pub fn is_recorded_already(error: &Error) -> bool {
-    error.constraint() == Some(IDENTITY)
+    error.constraint().is_some_and(|constraint| IDENTITY.contains(&constraint))
 }
 
 /// The statement that keeps the rows set aside of one table.

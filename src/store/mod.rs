@@ -16,6 +16,7 @@ pub mod guard;
 pub mod ledger;
 mod merge;
 pub mod migrate;
+pub mod notify;
 pub mod pool;
 pub mod tables;
 pub mod write;
