@@ -45,7 +45,11 @@ async fn fetch(spec: HttpSource) -> Result<Payload, Error> {
 }
 
 async fn fetch_file(path: &std::path::Path, max_body: u64) -> Result<Payload, Error> {
-    let spec = SourceSpec::File(FileSource { path: template(path.to_str().expect("path")), base: std::path::PathBuf::new(), max_body });
+    let spec = SourceSpec::File(FileSource {
+        path: template(path.to_str().expect("path")),
+        base: std::path::PathBuf::new(),
+        max_body,
+    });
     source::build(&spec, TIMEOUT, RETRY).expect("source").fetch(&ask()).await
 }
 
