@@ -21,6 +21,7 @@ pub(super) struct Page {
 impl Page {
     pub(super) fn new() -> Page {
         let mut environment = Environment::new();
+        environment.add_filter("grouped", grouped);
         environment.add_template(NAME, include_str!("page.html")).expect("the template is part of the program");
         Page { environment }
     }
@@ -184,6 +185,19 @@ impl When {
     }
 }
 
+/// 1284114 as "1 284 114", with spaces that do not break.
+fn grouped(number: i64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 2);
+    for (index, digit) in digits.chars().enumerate() {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) && !text.ends_with('-') {
+            text.push('\u{202f}');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 fn seconds(from: Timestamp, to: Timestamp) -> i128 {
     (to.as_millisecond() - from.as_millisecond()).div_euclid(1000).into()
 }
@@ -210,6 +224,12 @@ mod tests {
     fn lengths_read_as_people_say_them() {
         let texts: Vec<String> = [0, 99, 100, 3599, 3600, 7500, 86_400, 100_000].map(length).into();
         assert_eq!(texts, ["0 s", "99 s", "1 min", "59 min", "1 h", "2 h 5 min", "1 d", "1 d 3 h"]);
+    }
+
+    #[test]
+    fn large_numbers_are_grouped() {
+        assert_eq!([0, 999, 1000, -123_456].map(grouped), ["0", "999", "1\u{202f}000", "-123\u{202f}456"]);
+        assert_eq!(grouped(1_284_114), "1\u{202f}284\u{202f}114");
     }
 
     #[test]
