@@ -1,4 +1,5 @@
 //! **trackd**: cron + curl + jq + psql, as one daemon that loses nothing.
+pub mod admin;
 pub mod class;
 pub mod clock;
 pub mod config;

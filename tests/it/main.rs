@@ -2,6 +2,7 @@
 //!
 //! Tests run in parallel, take nothing that exists already, and never sleep to wait.
 
+mod admin;
 mod cli;
 mod config;
 mod daemon;

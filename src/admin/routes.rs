@@ -1,0 +1,125 @@
+//! Paths → responses, and the rules every response follows.
+//!
+//! Must not know: connections, how the status is made.
+
+use super::page::Page;
+use crate::clock;
+use crate::status::{Phase, Status};
+use axum::extract::{Request, State};
+use axum::http::header::{self, HeaderName, HeaderValue};
+use axum::http::{StatusCode, Uri};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::{Html, IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use std::net::IpAddr;
+use std::sync::Arc;
+use tokio::sync::watch;
+
+#[derive(Clone)]
+struct Shown {
+    status: watch::Receiver<Arc<Status>>,
+    page: Arc<Page>,
+}
+
+impl Shown {
+    fn now(&self) -> Arc<Status> {
+        self.status.borrow().clone()
+    }
+}
+
+/// `local`: the listener is on loopback, so only names of this machine are answered.
+pub(super) fn router(status: watch::Receiver<Arc<Status>>, local: bool) -> Router {
+    Router::new()
+        .route("/", get(index))
+        .route("/healthz", get(async || "ok\n"))
+        .route("/readyz", get(ready))
+        .route("/api/status", get(api_status))
+        .route("/page.css", get(async || asset("text/css; charset=utf-8", include_str!("page.css"))))
+        .route("/page.js", get(async || asset("text/javascript; charset=utf-8", include_str!("page.js"))))
+        .fallback(async || (StatusCode::NOT_FOUND, "not found: /, /healthz, /readyz, /api/status\n"))
+        .layer(from_fn_with_state(local, guarded))
+        .with_state(Shown { status, page: Arc::new(Page::new()) })
+}
+
+async fn index(State(shown): State<Shown>) -> Response {
+    match shown.page.render(&shown.now(), clock::now()) {
+        Ok(html) => Html(html).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "admin: page not rendered");
+            (StatusCode::INTERNAL_SERVER_ERROR, "the page cannot be shown; /api/status has its values\n")
+                .into_response()
+        }
+    }
+}
+
+async fn ready(State(shown): State<Shown>) -> Response {
+    let status = shown.now();
+    let reason = match status.phase {
+        Phase::Running => return "ready\n".into_response(),
+        Phase::Starting => "starting".to_owned(),
+        Phase::Draining => "draining: stops when its runs are done".to_owned(),
+        Phase::Degraded => format!("database away: {}", status.database_error.as_deref().unwrap_or("no error known")),
+    };
+    (StatusCode::SERVICE_UNAVAILABLE, reason + "\n").into_response()
+}
+
+async fn api_status(State(shown): State<Shown>) -> Response {
+    Json(&*shown.now()).into_response()
+}
+
+fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {
+    ([(header::CONTENT_TYPE, kind)], text)
+}
+
+/// Nothing of another site is loaded, nothing of this one is shown inside another.
+const RULES: [(HeaderName, &str); 6] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'self'; script-src 'self'; connect-src 'self'; img-src data:; base-uri 'none'; \
+         form-action 'none'; frame-ancestors 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (header::REFERRER_POLICY, "no-referrer"),
+    (HeaderName::from_static("cross-origin-resource-policy"), "same-origin"),
+    (header::CACHE_CONTROL, "no-store"),
+];
+
+async fn guarded(State(local): State<bool>, request: Request, next: Next) -> Response {
+    let host = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or_default().to_owned());
+    let mut response = match host {
+        // A page of another site whose name was made to point at this machine sends that name.
+        Some(host) if local && !names_this_machine(&host) => {
+            let why = "this address answers to localhost and to IP addresses only, not to the name it was asked by\n";
+            (StatusCode::MISDIRECTED_REQUEST, why).into_response()
+        }
+        _ => next.run(request).await,
+    };
+    for (name, value) in RULES {
+        response.headers_mut().insert(name, HeaderValue::from_static(value));
+    }
+    response
+}
+
+fn names_this_machine(host: &str) -> bool {
+    let Ok(uri) = host.parse::<Uri>() else { return false };
+    let name = uri.host().unwrap_or_default();
+    let address = name.trim_start_matches('[').trim_end_matches(']');
+    address.parse::<IpAddr>().is_ok() || name == "localhost" || name.ends_with(".localhost")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::names_this_machine;
+
+    #[test]
+    fn only_addresses_and_localhost_name_this_machine() {
+        for host in ["127.0.0.1:8787", "[::1]:8787", "localhost", "localhost:1", "trackd.localhost:8787", "10.0.0.7"] {
+            assert!(names_this_machine(host), "{host}");
+        }
+        for host in ["evil.example:8787", "localhost.evil.example", "127.0.0.1.evil.example", "", "a b"] {
+            assert!(!names_this_machine(host), "{host}");
+        }
+    }
+}
