@@ -1,6 +1,7 @@
 //! **trackd**: cron + curl + jq + psql, as one daemon that loses nothing.
 pub mod admin;
 pub mod class;
+pub mod cli;
 pub mod clock;
 pub mod config;
 pub mod daemon;

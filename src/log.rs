@@ -51,7 +51,8 @@ pub fn start(log: &Log) -> Result<Logging, String> {
         Some(config) => {
             let (files, writer) = file::open(config)?;
             let layer = tracing_subscriber::fmt::layer().with_ansi(false).with_writer(writer);
-            let layer: Sink = if log.format == LogFormat::Json { layer.json().flatten_event(true).boxed() } else { layer.boxed() };
+            let layer: Sink =
+                if log.format == LogFormat::Json { layer.json().flatten_event(true).boxed() } else { layer.boxed() };
             (Some(files), Some(layer))
         }
         None => (None, None),
@@ -116,7 +117,13 @@ fn journal() -> Option<Sink> {
         trace: Priority::Debug,
     };
     let layer = tracing_journald::layer().ok()?;
-    Some(layer.with_field_prefix(None).with_priority_mappings(priorities).with_syslog_identifier("trackd".into()).boxed())
+    Some(
+        layer
+            .with_field_prefix(None)
+            .with_priority_mappings(priorities)
+            .with_syslog_identifier("trackd".into())
+            .boxed(),
+    )
 }
 
 fn is_stream(stream: &str, device: u64, inode: u64) -> bool {

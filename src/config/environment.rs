@@ -46,7 +46,7 @@ impl Environment {
     }
 
     /// `$STATE_DIRECTORY` (its first word, as systemd may give several), else the place the user's kind has.
-    pub(super) fn state_dir(&self) -> PathBuf {
+    pub fn state_dir(&self) -> PathBuf {
         if let Some(directories) = self.get("STATE_DIRECTORY") {
             return directories.split(':').next().unwrap_or(directories).into();
         }

@@ -145,8 +145,14 @@ mod tests {
             seen.extend(agenda.take_due(at(now * 1000)));
         }
         let expected = [
-            one("fast", 1000), one("fast", 2000), one("fast", 3000), one("slow", 3000), one("fast", 4000),
-            one("fast", 5000), one("fast", 6000), one("slow", 6000),
+            one("fast", 1000),
+            one("fast", 2000),
+            one("fast", 3000),
+            one("slow", 3000),
+            one("fast", 4000),
+            one("fast", 5000),
+            one("fast", 6000),
+            one("slow", 6000),
         ];
         assert_eq!(seen, expected);
     }

@@ -125,7 +125,9 @@ impl Dispatch {
             return dues;
         };
         lane.backlog.extend(dues);
-        if !lane.gate.is_running() && let Some(first) = lane.backlog.pop_front() {
+        if !lane.gate.is_running()
+            && let Some(first) = lane.backlog.pop_front()
+        {
             lane.gate.tick(Overlap::Coalesce, first.scheduled_at);
             lane.next = Some(first);
             self.make_ready(&mut lanes, Arc::clone(tracker));
@@ -226,7 +228,3 @@ impl std::fmt::Debug for Dispatch {
         f.debug_struct("Dispatch").field("queued", &self.queued()).finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-#[path = "dispatch_tests.rs"]
-mod tests;

@@ -25,9 +25,13 @@ impl Intake {
         let due = Due { tracker: Arc::clone(tracker), scheduled_at, kind: Kind::Scheduled };
         match self.dispatch.offer(due) {
             Offer::Taken => self.reports.queued(tracker),
-            Offer::Displaced(due) => self.reports.unrun(&due, RunStatus::Skipped, "a later instant came before it could begin"),
+            Offer::Displaced(due) => {
+                self.reports.unrun(&due, RunStatus::Skipped, "a later instant came before it could begin")
+            }
             Offer::Refused(due) => self.reports.unrun(&due, RunStatus::Skipped, "the run before it was not over"),
-            Offer::Gone(due) => tracing::debug!(tracker = %due.tracker, scheduled_at = %due.scheduled_at, "nobody to run it"),
+            Offer::Gone(due) => {
+                tracing::debug!(tracker = %due.tracker, scheduled_at = %due.scheduled_at, "nobody to run it")
+            }
         }
     }
 
@@ -42,7 +46,11 @@ impl Intake {
             self.reports.unrun(&due(scheduled_at), RunStatus::Missed, "trackd did not run at that time");
         }
         if dealt.uncounted > 0 {
-            tracing::warn!(tracker = tracker.name, at_least = dealt.uncounted, "instants too long ago for a row each were missed");
+            tracing::warn!(
+                tracker = tracker.name,
+                at_least = dealt.uncounted,
+                "instants too long ago for a row each were missed"
+            );
         }
         let runs = dealt.run.len();
         if runs > 0 {

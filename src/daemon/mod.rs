@@ -21,8 +21,8 @@ pub mod report;
 pub mod scheduler;
 pub mod signal;
 pub mod state;
-pub mod supervisor;
 mod stop;
+pub mod supervisor;
 pub mod systemd;
 pub mod work;
 pub mod worker;
@@ -70,6 +70,8 @@ pub struct Setup {
     pub identity: Identity,
     /// `None`: no pages.
     pub pages: Option<Arc<Pages>>,
+    /// Further tasks the daemon owns as long as it runs.
+    pub services: Vec<Service>,
     /// Takes another `log.level`, or says why not.
     pub set_level: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
     /// Log lines that did not arrive.
@@ -131,8 +133,14 @@ impl Daemon {
         let scheduler = Arc::new(Scheduler::new(Arc::clone(&intake)));
         let (publish, status) = watch::channel(Arc::new(state.snapshot(Gauges::default(), clock::now())));
         let mut daemon = Daemon {
-            config: Arc::new(Config { path: config.path.clone(), database: config.database.clone(), daemon: config.daemon.clone(),
-                log: config.log.clone(), vars: Arc::clone(&config.vars), trackers: config.trackers.clone() }),
+            config: Arc::new(Config {
+                path: config.path.clone(),
+                database: config.database.clone(),
+                daemon: config.daemon.clone(),
+                log: config.log.clone(),
+                vars: Arc::clone(&config.vars),
+                trackers: config.trackers.clone(),
+            }),
             supervisor: Supervisor::new(config.daemon.workers, dispatch, reports),
             works,
             state,
@@ -151,7 +159,8 @@ impl Daemon {
     }
 
     fn start_services(&mut self, inbox: recorder::Inbox, publish: watch::Sender<Arc<Status>>) {
-        let (inbox, ledger, stop) = (Arc::new(Mutex::new(inbox)), Arc::clone(&self.setup.ledger), self.stop_recorder.clone());
+        let (inbox, ledger, stop) =
+            (Arc::new(Mutex::new(inbox)), Arc::clone(&self.setup.ledger), self.stop_recorder.clone());
         self.serve_vital("recorder", move || {
             Box::pin(recorder::write(Arc::clone(&inbox), Arc::clone(&ledger), stop.clone()))
         });
@@ -161,6 +170,9 @@ impl Daemon {
         self.serve_vital("status", move || {
             Box::pin(publish_status(Arc::clone(&state), Arc::clone(&publish), Arc::clone(&gauges)))
         });
+        for service in std::mem::take(&mut self.setup.services) {
+            self.supervisor.serve(service);
+        }
         if let Some(pages) = self.setup.pages.clone() {
             let status = self.status.clone();
             let make = Box::new(move || pages(status.clone()));
@@ -225,7 +237,11 @@ impl Daemon {
         self.intake.reports.tell_sum();
         let lost = (self.setup.lost_lines)();
         if lost != self.told_lost {
-            tracing::warn!(dropped_lines = lost.dropped_lines, write_errors = lost.write_errors, "log lines did not reach the files");
+            tracing::warn!(
+                dropped_lines = lost.dropped_lines,
+                write_errors = lost.write_errors,
+                "log lines did not reach the files"
+            );
             self.told_lost = lost;
         }
         // This loop moves, or it would not be here: what is left to prove is that the scheduler does.
@@ -271,7 +287,11 @@ impl Daemon {
 }
 
 /// Publishes the status after changes, never often: nothing happens while nothing changes.
-async fn publish_status(state: Arc<State>, publish: Arc<watch::Sender<Arc<Status>>>, gauges: Arc<dyn Fn() -> Gauges + Send + Sync>) {
+async fn publish_status(
+    state: Arc<State>,
+    publish: Arc<watch::Sender<Arc<Status>>>,
+    gauges: Arc<dyn Fn() -> Gauges + Send + Sync>,
+) {
     loop {
         state.changed().await;
         let begun = Instant::now();

@@ -120,7 +120,3 @@ async fn persist(batch: &[Run], ledger: &dyn Ledger) {
         tracing::info!(runs = batch.len(), "outcomes that waited are in the ledger");
     }
 }
-
-#[cfg(test)]
-#[path = "recorder_tests.rs"]
-mod tests;

@@ -50,7 +50,11 @@ impl Daemon {
         let diff = diff(&self.config, &new);
         let new = keep_what_needs_a_restart(new, &self.config);
         let fresh: HashSet<&str> = diff.added.iter().chain(&diff.changed).map(String::as_str).collect();
-        let made = make(&self.setup.make_work, &new, new.trackers.iter().filter(|tracker| fresh.contains(tracker.name.as_str())))?;
+        let made = make(
+            &self.setup.make_work,
+            &new,
+            new.trackers.iter().filter(|tracker| fresh.contains(tracker.name.as_str())),
+        )?;
         if let Some(level) = &diff.level {
             (self.setup.set_level)(level).map_err(|error| vec![error])?;
         }

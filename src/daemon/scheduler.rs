@@ -69,7 +69,8 @@ impl Scheduler {
             book.agenda.remove(name);
             book.trackers.remove(name.as_str());
         }
-        let fresh = |tracker: &&Arc<Tracker>| diff.added.contains(&tracker.name) || diff.changed.contains(&tracker.name);
+        let fresh =
+            |tracker: &&Arc<Tracker>| diff.added.contains(&tracker.name) || diff.changed.contains(&tracker.name);
         trackers.iter().filter(fresh).for_each(|tracker| book.enter(tracker, now));
         drop(book);
         self.changed.notify_one();

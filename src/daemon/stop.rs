@@ -31,7 +31,10 @@ impl Daemon {
         self.drain(drain, signals).await;
         self.stop_recorder.cancel();
         if !self.supervisor.await_service("recorder", FLUSH).await {
-            tracing::error!(runs = self.recorder.pending(), "outcomes of runs are not in the ledger: the database is away");
+            tracing::error!(
+                runs = self.recorder.pending(),
+                "outcomes of runs are not in the ledger: the database is away"
+            );
         }
         let status = self.snapshot();
         self.supervisor.end().await;
@@ -40,8 +43,11 @@ impl Daemon {
         }
         let lost = (self.setup.lost_lines)();
         tracing::info!(
-            succeeded = status.totals.succeeded, failed = status.totals.failed, rows_written = status.totals.rows_written,
-            log_lines_lost = lost.dropped_lines + lost.write_errors, "stopped"
+            succeeded = status.totals.succeeded,
+            failed = status.totals.failed,
+            rows_written = status.totals.rows_written,
+            log_lines_lost = lost.dropped_lines + lost.write_errors,
+            "stopped"
         );
         status
     }

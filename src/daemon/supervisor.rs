@@ -8,9 +8,9 @@
 //!
 //! Must not know: what the tasks do.
 
+use super::dispatch::Dispatch;
 use super::report::Reports;
 use super::worker::{self, Seat};
-use super::dispatch::Dispatch;
 use futures_util::future::BoxFuture;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -70,8 +70,14 @@ pub struct Spent {
 impl Supervisor {
     /// Seats `workers` workers.
     pub fn new(workers: usize, dispatch: Arc<Dispatch>, reports: Arc<Reports>) -> Supervisor {
-        let mut supervisor =
-            Supervisor { tasks: JoinSet::new(), roles: HashMap::new(), seats: Vec::new(), services: Vec::new(), dispatch, reports };
+        let mut supervisor = Supervisor {
+            tasks: JoinSet::new(),
+            roles: HashMap::new(),
+            seats: Vec::new(),
+            services: Vec::new(),
+            dispatch,
+            reports,
+        };
         for place in 0..workers {
             let chair = supervisor.seat_worker(place);
             supervisor.seats.push(chair);
@@ -176,7 +182,8 @@ impl Supervisor {
 
     /// Ends one service by its own rules: the caller told it to stop. Returns whether it did, within `at_most`.
     pub async fn await_service(&mut self, name: &str, at_most: Duration) -> bool {
-        let Some(id) = self.services.iter().find(|posted| posted.service.name == name).map(|posted| posted.task.id()) else {
+        let Some(id) = self.services.iter().find(|posted| posted.service.name == name).map(|posted| posted.task.id())
+        else {
             return true;
         };
         let ended = async {
@@ -242,7 +249,3 @@ impl std::fmt::Debug for Service {
         f.debug_struct("Service").field("name", &self.name).field("vital", &self.vital).finish_non_exhaustive()
     }
 }
-
-#[cfg(test)]
-#[path = "supervisor_tests.rs"]
-mod tests;

@@ -140,8 +140,7 @@ pub struct DryTable {
 
 impl DryTable {
     async fn collect(table: &Arc<Table>, parts: &mut super::Shaping) -> Result<DryTable, Error> {
-        use crate::store::notify::Notifier;
-use crate::store::write::{Part, Parts as _};
+        use crate::store::write::{Part, Parts as _};
         let mut rows = Rows::default();
         loop {
             match parts.next().await.map_err(Error::Shape)? {

@@ -38,6 +38,11 @@ impl Error {
         Error { operation: operation.into(), kind: Kind::Driver(error) }
     }
 
+    /// A connection outside the pool could not be made.
+    pub fn connecting(error: tokio_postgres::Error) -> Error {
+        Error::driver("connect to the database", error)
+    }
+
     pub(super) fn timeout(operation: impl Into<String>, after: Duration) -> Error {
         Error { operation: operation.into(), kind: Kind::Timeout(after) }
     }

@@ -36,7 +36,7 @@ pub struct Cluster {
     binaries: Binaries,
     account: Account,
     /// The shared hold: as long as anybody has one, nobody stops the server.
-    _users: File,
+    users: File,
 }
 
 impl Cluster {
@@ -61,7 +61,7 @@ impl Cluster {
         let _starting = lock(&home.join("start.lock"), FlockOperation::NonBlockingLockExclusive).await?;
         let users = lock(&home.join("users.lock"), FlockOperation::NonBlockingLockShared).await?;
         let socket_dir = socket_dir(&home, &account)?;
-        let cluster = Cluster { home, socket_dir, binaries, account, _users: users };
+        let cluster = Cluster { home, socket_dir, binaries, account, users };
         if !cluster.data().join("PG_VERSION").exists() {
             cluster.init().await?;
         }
@@ -79,8 +79,17 @@ impl Cluster {
     }
 
     fn conninfo_of(&self, database: &str) -> String {
-        let host = self.socket_dir.display().to_string().replace('\\', "\\\\").replace('\'', "\\'");
-        format!("host='{host}' user=trackd dbname={database}")
+        conninfo_at(&self.socket_dir, database)
+    }
+
+    /// How to connect to the cluster of `state_dir` when it runs; starts nothing.
+    ///
+    /// # Errors
+    /// As `open`.
+    pub fn address(state_dir: &Path) -> Result<String, EmbeddedError> {
+        let account = Account::for_server()?;
+        let home = prepare_home(state_dir, &account)?;
+        Ok(conninfo_at(&socket_dir(&home, &account)?, "trackd"))
     }
 
     /// The directory of the server's own log files.
@@ -127,19 +136,20 @@ impl Cluster {
     }
 
     /// Gives the cluster back, and stops the server if nobody else uses it. Returns whether it was stopped.
-    pub async fn close(self) -> bool {
-        let Cluster { home, binaries, account, _users: users, .. } = self;
-        let Ok(_starting) = lock(&home.join("start.lock"), FlockOperation::NonBlockingLockExclusive).await else {
+    pub async fn close(&self) -> bool {
+        let Ok(_starting) = lock(&self.home.join("start.lock"), FlockOperation::NonBlockingLockExclusive).await else {
             return false;
         };
-        drop(users);
-        let Ok(file) = File::open(home.join("users.lock")) else { return false };
-        if rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive).is_err() {
+        // Our shared hold becomes an exclusive one only if nobody else has a hold.
+        if rustix::fs::flock(&self.users, FlockOperation::NonBlockingLockExclusive).is_err() {
+            let _ = rustix::fs::flock(&self.users, FlockOperation::Unlock);
             return false;
         }
-        let mut command = Command::new(binaries.program("pg_ctl"));
-        command.arg("-D").arg(home.join("data")).args(["-m", "fast", "-w", "-t", STOP_SECONDS, "stop"]);
-        match run("stop embedded PostgreSQL", command, &account).await {
+        let mut command = Command::new(self.binaries.program("pg_ctl"));
+        command.arg("-D").arg(self.data()).args(["-m", "fast", "-w", "-t", STOP_SECONDS, "stop"]);
+        let stopped = run("stop embedded PostgreSQL", command, &self.account).await;
+        let _ = rustix::fs::flock(&self.users, FlockOperation::Unlock);
+        match stopped {
             Ok(()) => true,
             Err(error) => {
                 tracing::warn!(target: "trackd::store", error = %error, "embedded PostgreSQL was not stopped");
@@ -238,6 +248,11 @@ impl Cluster {
             Err(error) => Err(failed(error)),
         }
     }
+}
+
+fn conninfo_at(socket_dir: &Path, database: &str) -> String {
+    let host = socket_dir.display().to_string().replace('\\', "\\\\").replace('\'', "\\'");
+    format!("host='{host}' user=trackd dbname={database}")
 }
 
 /// `<state_dir>/postgres`, made and owned by the server's account.

@@ -1,0 +1,187 @@
+//! The configured database, for commands and for the daemon: an address, a pool, and the server if it is ours.
+
+use super::failure::{Failure, embedded_unusable, migration_unusable, standing, unusable};
+use crate::config::{self, Config, DatabaseUrl};
+use crate::daemon::ledger::{Ledger, Memory, Unusable};
+use crate::shape::Table;
+use crate::status::{self, Run};
+use crate::store::embedded::Cluster;
+use crate::store::{Pool, PoolOptions, connect, ledger, migrate, tables};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use std::collections::HashMap;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Mutex, watch};
+use tokio_postgres::NoTls;
+
+/// How long borrowed connections may take to come back at the end.
+const CLOSE: Duration = Duration::from_secs(10);
+
+/// The database of a configuration. Nothing is opened before `open`.
+#[derive(Debug)]
+pub(super) struct Database {
+    pool: Pool,
+    address: tokio_postgres::Config,
+    conninfo: String,
+    embedded: Option<Embedded>,
+    tables: Vec<Arc<Table>>,
+}
+
+#[derive(Debug)]
+struct Embedded {
+    state_dir: PathBuf,
+    /// One opens at a time.
+    opening: Mutex<()>,
+    cluster: watch::Sender<Option<Arc<Cluster>>>,
+}
+
+impl Database {
+    /// The database of `config`.
+    ///
+    /// # Errors
+    /// The address is not understood, or a private server cannot be had on this machine.
+    pub(super) fn of(config: &Config) -> Result<Database, Failure> {
+        let state_dir = &config.daemon.state_dir;
+        let (conninfo, embedded) = match &config.database.url {
+            DatabaseUrl::Server(url) => (url.expose().to_owned(), None),
+            DatabaseUrl::Embedded => {
+                let conninfo = Cluster::address(state_dir).map_err(|error| embedded_unusable(&error))?;
+                let (cluster, _) = watch::channel(None);
+                (conninfo, Some(Embedded { state_dir: state_dir.clone(), opening: Mutex::default(), cluster }))
+            }
+        };
+        let address =
+            connect::parse(&conninfo).map_err(|error| Failure::config(error.to_string()).with_hint(error.hint()))?;
+        let pool = Pool::new(options(&config.database, address.clone()));
+        let tables = config.trackers.iter().flat_map(|tracker| &tracker.tables).cloned().collect();
+        Ok(Database { pool, address, conninfo, embedded, tables })
+    }
+
+    /// Where to borrow connections.
+    pub(super) fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The words for psql; may hold a password.
+    pub(super) fn conninfo(&self) -> &str {
+        &self.conninfo
+    }
+
+    /// Starts the server if it is ours, and brings the schema `trackd` up to date. Returns what was applied.
+    ///
+    /// # Errors
+    /// The database is away, or a person must act.
+    pub(super) async fn migrate(&self) -> Result<Vec<String>, Unusable> {
+        self.start().await?;
+        let (mut client, connection) =
+            self.address.connect(NoTls).await.map_err(|error| unusable(&crate::store::Error::connecting(error)))?;
+        // On this task: the connection ends with the migration, and nothing is left behind when this is cancelled.
+        tokio::select! {
+            applied = migrate::migrate(&mut client) => applied.map_err(|error| migration_unusable(&error)),
+            _ = connection => Err(standing("migrate: the server closed the connection".into(), None)),
+        }
+    }
+
+    /// Starts the server if it is ours and does not run.
+    pub(super) async fn start(&self) -> Result<(), Unusable> {
+        let Some(embedded) = &self.embedded else { return Ok(()) };
+        let _opening = embedded.opening.lock().await;
+        if embedded.cluster.borrow().is_none() {
+            let cluster = Cluster::open(&embedded.state_dir).await.map_err(|error| embedded_unusable(&error))?;
+            embedded.cluster.send_replace(Some(Arc::new(cluster)));
+        }
+        Ok(())
+    }
+
+    /// Keeps a server of ours alive; ends when it cannot.
+    pub(super) async fn watch(&self) {
+        let Some(embedded) = &self.embedded else { return std::future::pending().await };
+        let mut opened = embedded.cluster.subscribe();
+        let Ok(cluster) = opened.wait_for(Option::is_some).await.map(|cluster| cluster.clone()) else { return };
+        if let Some(cluster) = cluster {
+            let error = cluster.watch().await;
+            tracing::error!(error = %error, hint = error.hint(), "embedded PostgreSQL stays down");
+        }
+    }
+
+    /// Closes the pool, and stops the server if it is ours and nobody else uses it.
+    pub(super) async fn end(&self) {
+        if !self.pool.close(CLOSE).await {
+            tracing::warn!(after = ?CLOSE, "connections did not come back");
+        }
+        let cluster = self.embedded.as_ref().and_then(|embedded| embedded.cluster.borrow().clone());
+        if let Some(cluster) = cluster {
+            cluster.close().await;
+        }
+    }
+}
+
+fn options(database: &config::Database, connect: tokio_postgres::Config) -> PoolOptions {
+    PoolOptions {
+        connect,
+        pool_size: database.pool_size,
+        max_overflow: database.max_overflow,
+        pool_timeout: database.pool_timeout,
+        pool_recycle: database.pool_recycle,
+        pool_pre_ping: database.pool_pre_ping,
+        statement_timeout: database.statement_timeout,
+    }
+}
+
+impl Ledger for Database {
+    fn open(&self) -> BoxFuture<'_, Result<(), Unusable>> {
+        async move {
+            for applied in self.migrate().await? {
+                tracing::info!(migration = applied, "schema trackd migrated");
+            }
+            let mut guard = self.pool.begin().await.map_err(|error| unusable(&error))?;
+            // A table that cannot be made is its tracker's trouble: each run of it fails and says why.
+            match tables::ensure(&mut guard, &self.tables).await {
+                Ok(_) => drop(guard.commit().await.map_err(|error| unusable(&error))?),
+                Err(error) if error.class() == crate::class::Class::Retry => return Err(unusable(&error)),
+                Err(error) => tracing::error!(error = %error, hint = error.hint(), "tables are not as configured"),
+            }
+            Ok(())
+        }
+        .boxed()
+    }
+
+    fn recall(&self, trackers: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>> {
+        async move {
+            let instants = ledger::last_instants(&self.pool, &trackers).await.map_err(|error| unusable(&error))?;
+            let latest = ledger::latest(&self.pool, &trackers).await.map_err(|error| unusable(&error))?;
+            let mut memories: HashMap<String, Memory> = HashMap::new();
+            for (tracker, instant) in instants {
+                memories.entry(tracker).or_default().last_instant = Some(instant);
+            }
+            for (run, success) in latest {
+                let memory = memories.entry(run.tracker.clone()).or_default();
+                (memory.last_run, memory.last_success) = (Some(run), success);
+            }
+            Ok(memories)
+        }
+        .boxed()
+    }
+
+    fn record<'a>(&'a self, runs: &'a [Run]) -> BoxFuture<'a, Result<(), Unusable>> {
+        async move { ledger::record(&self.pool, runs).await.map_err(|error| unusable(&error)) }.boxed()
+    }
+
+    fn gauges(&self) -> (status::Pool, Option<String>) {
+        let numbers = self.pool.numbers();
+        let pool = status::Pool {
+            size: numbers.size,
+            idle: numbers.idle,
+            borrowed: numbers.size.saturating_sub(numbers.idle),
+            waiting: numbers.waiting,
+            limit: numbers.limit,
+        };
+        (pool, self.pool.last_error())
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.end().boxed()
+    }
+}

@@ -1,0 +1,102 @@
+//! Why a command failed, and the exit code that says so.
+
+use crate::class::Class;
+use crate::daemon::ledger::Unusable;
+use crate::store;
+use crate::store::embedded::EmbeddedError;
+use crate::store::migrate::MigrateError;
+use std::process::ExitCode;
+
+/// EX_USAGE.
+pub(super) const USAGE: u8 = 64;
+/// EX_UNAVAILABLE: the database.
+const UNAVAILABLE: u8 = 69;
+/// EX_CONFIG.
+const CONFIG: u8 = 78;
+
+/// What is told on stderr, and the code.
+#[derive(Debug)]
+pub(super) struct Failure {
+    code: u8,
+    message: String,
+    hint: Option<String>,
+}
+
+impl Failure {
+    /// The work itself failed.
+    pub(super) fn work(message: impl Into<String>) -> Failure {
+        Failure { code: 1, message: message.into(), hint: None }
+    }
+
+    /// The arguments do not fit.
+    pub(super) fn usage(message: impl Into<String>) -> Failure {
+        Failure { code: USAGE, message: message.into(), hint: None }
+    }
+
+    /// The configuration, rendered with its places.
+    pub(super) fn config(message: impl Into<String>) -> Failure {
+        Failure { code: CONFIG, message: message.into(), hint: None }
+    }
+
+    /// The database cannot be used.
+    pub(super) fn database(message: impl Into<String>, hint: Option<String>) -> Failure {
+        Failure { code: UNAVAILABLE, message: message.into(), hint }
+    }
+
+    pub(super) fn with_hint(mut self, hint: Option<String>) -> Failure {
+        self.hint = hint;
+        self
+    }
+
+    /// Tells it and gives the code. An empty message was told already.
+    pub(super) fn tell(self) -> ExitCode {
+        if !self.message.is_empty() {
+            let prefix = if self.code == CONFIG && self.message.starts_with("error") { "" } else { "trackd: " };
+            eprintln!("{prefix}{}", self.message);
+        }
+        if let Some(hint) = self.hint {
+            eprintln!("  hint: {hint}");
+        }
+        ExitCode::from(self.code)
+    }
+}
+
+impl From<Unusable> for Failure {
+    fn from(error: Unusable) -> Failure {
+        Failure::database(error.message, error.hint)
+    }
+}
+
+impl From<store::Error> for Failure {
+    fn from(error: store::Error) -> Failure {
+        Failure::database(error.to_string(), error.hint())
+    }
+}
+
+/// A store's error as the daemon sees it.
+pub(super) fn unusable(error: &store::Error) -> Unusable {
+    Unusable { class: error.class(), message: error.to_string(), hint: error.hint() }
+}
+
+pub(super) fn embedded_unusable(error: &EmbeddedError) -> Unusable {
+    Unusable { class: error.class(), message: error.to_string(), hint: error.hint().map(str::to_owned) }
+}
+
+pub(super) fn migration_unusable(error: &MigrateError) -> Unusable {
+    Unusable { class: error.class(), message: error.to_string(), hint: error.hint().map(str::to_owned) }
+}
+
+/// An interrupted reader (`trackd runs | head`) is no failure.
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Failure {
+        match error.kind() {
+            std::io::ErrorKind::BrokenPipe => Failure { code: 0, message: String::new(), hint: None },
+            _ => Failure::work(format!("write: {error}")),
+        }
+    }
+}
+
+/// The class decides nothing here; it is kept for the daemon.
+pub(super) fn standing(message: String, hint: Option<String>) -> Unusable {
+    Unusable { class: Class::Standing, message, hint }
+}

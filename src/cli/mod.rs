@@ -1,0 +1,116 @@
+//! The command line: one file a subcommand.
+//!
+//! In: arguments. Out: text on stdout, diagnostics on stderr, an exit code (sysexits):
+//! 0, 1 the work failed, 64 usage, 69 database unavailable, 78 configuration.
+//! Nothing imports this room.
+
+mod check;
+mod completions;
+mod database;
+mod failure;
+mod migrate;
+mod once;
+mod print;
+mod psql;
+mod run;
+mod runs;
+mod status;
+
+use crate::config::{self, Config, Environment};
+use crate::daemon::signal::Signals;
+use clap::{Parser, Subcommand};
+use failure::Failure;
+use std::ffi::OsStr;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+
+/// Follows what changes elsewhere and keeps its history in PostgreSQL: cron + curl + jq + psql, as one daemon.
+#[derive(Debug, Parser)]
+#[command(name = "trackd", version, propagate_version = true, arg_required_else_help = true)]
+struct Cli {
+    /// The configuration; else $TRACKD_CONFIG, ./config.toml, /etc/trackd/config.toml.
+    #[arg(long, short, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon until SIGTERM; SIGHUP reloads, SIGUSR1 logs the status.
+    Run,
+    /// Check configuration and database: what is wrong, what would be created.
+    Check,
+    /// Run trackers now.
+    Once(once::Args),
+    /// Trackers with their last and next runs.
+    Status(status::Args),
+    /// What became of runs, newest first.
+    Runs(runs::Args),
+    /// Bring the schema trackd up to date.
+    Migrate,
+    /// Open psql on the configured database.
+    Psql(psql::Args),
+    /// Print a completion script for a shell.
+    Completions(completions::Args),
+}
+
+/// Runs the program.
+pub fn main() -> ExitCode {
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return Failure::work(format!("start: {error}")).tell(),
+    };
+    // A daemon's handlers stand before its arguments are read: a SIGHUP in its first millisecond must not end it.
+    let signals = is_daemon().then(|| runtime.block_on(async { Signals::install() }));
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    let done = runtime.block_on(dispatch(cli, signals));
+    // A stuck jq program keeps its thread; the process ends all the same.
+    runtime.shutdown_timeout(std::time::Duration::from_millis(200));
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => failure.tell(),
+    }
+}
+
+fn is_daemon() -> bool {
+    std::env::args_os().skip(1).any(|arg| arg == OsStr::new("run") || arg == OsStr::new("demo"))
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    // A reader that went away is no failure.
+    let _ = error.print();
+    if error.use_stderr() { ExitCode::from(failure::USAGE) } else { ExitCode::SUCCESS }
+}
+
+async fn dispatch(cli: Cli, signals: Option<std::io::Result<Signals>>) -> Result<(), Failure> {
+    let path = cli.config.as_deref();
+    match cli.command {
+        Command::Run => run::run(path, installed(signals)?).await,
+        Command::Check => check::check(&load(path)?).await,
+        Command::Once(args) => once::once(&load(path)?, args).await,
+        Command::Status(args) => status::status(&load(path)?, args).await,
+        Command::Runs(args) => runs::runs(&load(path)?, args).await,
+        Command::Migrate => migrate::migrate(&load(path)?).await,
+        Command::Psql(args) => psql::psql(&load(path)?, args).await,
+        Command::Completions(args) => completions::completions(args),
+    }
+}
+
+fn installed(signals: Option<std::io::Result<Signals>>) -> Result<Signals, Failure> {
+    let signals = signals.unwrap_or_else(Signals::install);
+    signals.map_err(|error| Failure::work(format!("install signal handlers: {error}")))
+}
+
+/// Finds and checks the configuration.
+fn load(explicit: Option<&Path>) -> Result<Config, Failure> {
+    let environment = Environment::of_process();
+    let colour = std::io::stderr().is_terminal();
+    let faults = |faults: config::Faults| Failure::config(faults.render(colour));
+    let path = config::locate(explicit, &environment).map_err(faults)?;
+    config::load(&path, &environment).map_err(faults)
+}

@@ -1,0 +1,125 @@
+//! `trackd once`: runs trackers now, one after another.
+
+use super::database::Database;
+use super::failure::Failure;
+use super::{print, run, runs};
+use crate::clock;
+use crate::config::{Config, Tracker};
+use crate::run::{DryTable, Plan, Shared};
+use crate::shape::decode;
+use crate::status::{Kind, Run, RunStatus};
+use crate::store::{ledger, notify};
+use std::sync::Arc;
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// The trackers to run.
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    names: Vec<String>,
+    /// All trackers, in the order of the file.
+    #[arg(long)]
+    all: bool,
+    /// Print the rows that would land; touch no database.
+    #[arg(long)]
+    dry_run: bool,
+    /// A JSON object a line: the runs, or with --dry-run the rows.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn once(config: &Config, args: Args) -> Result<(), Failure> {
+    let trackers = chosen(config, &args)?;
+    let database = Database::of(config)?;
+    let (notifier, inbox) = notify::channel();
+    let shared = Shared { pool: database.pool().clone(), instance: run::instance().into(), notifier };
+    let mut plans = Vec::with_capacity(trackers.len());
+    for tracker in trackers {
+        let plan = Plan::new(config, tracker, &shared);
+        plans.push(plan.map_err(|error| Failure::config(format!("tracker \"{}\": {error}", tracker.name)))?);
+    }
+    if args.dry_run {
+        return dry_run(&plans, args.json).await;
+    }
+    database.migrate().await?;
+    let mut done = Vec::with_capacity(plans.len());
+    for plan in &plans {
+        done.push(land(&database, plan).await?);
+    }
+    // Who listens may miss a notice; the runs landed all the same.
+    let _ = inbox.flush(database.pool()).await;
+    database.end().await;
+    if args.json {
+        print::json_lines(&done)?
+    } else {
+        runs::show(&done)?
+    }
+    let failed = done.iter().filter(|run| run.status == RunStatus::Failed).count();
+    if failed == 0 { Ok(()) } else { Err(Failure::work(format!("{failed} of {} runs failed", done.len()))) }
+}
+
+fn chosen<'a>(config: &'a Config, args: &Args) -> Result<Vec<&'a Arc<Tracker>>, Failure> {
+    if args.all {
+        return Ok(config.trackers.iter().collect());
+    }
+    let find = |name: &String| {
+        config.trackers.iter().find(|tracker| tracker.name == *name).ok_or_else(|| {
+            let known: Vec<&str> = config.trackers.iter().map(|tracker| tracker.name.as_str()).collect();
+            Failure::usage(format!("no tracker \"{name}\" in {}: it has {}", config.path.display(), known.join(", ")))
+        })
+    };
+    args.names.iter().map(find).collect()
+}
+
+async fn land(database: &Database, plan: &Plan) -> Result<Run, Failure> {
+    let outcome = plan.run(clock::now(), Kind::Manual).await;
+    if !outcome.recorded {
+        ledger::record(database.pool(), std::slice::from_ref(&outcome.run)).await?;
+    }
+    Ok(outcome.run)
+}
+
+async fn dry_run(plans: &[Plan], json: bool) -> Result<(), Failure> {
+    let mut failed = 0;
+    for plan in plans {
+        match plan.dry_run(clock::now()).await {
+            Ok(tables) => tables.iter().try_for_each(|table| if json { show_json(table) } else { show(table) })?,
+            Err(error) => {
+                failed += 1;
+                eprintln!("trackd: tracker \"{}\": {error}", plan.tracker().name);
+            }
+        }
+    }
+    if failed == 0 { Ok(()) } else { Err(Failure::work(format!("{failed} of {} trackers failed", plans.len()))) }
+}
+
+fn show(dry: &DryTable) -> Result<(), Failure> {
+    let rejected = dry.tally.rejected;
+    print::line(format!("{}: {} rows, {rejected} set aside", dry.table.name, dry.rows.count))?;
+    let headers: Vec<&str> = dry.table.columns.iter().map(|column| column.name.as_str()).collect();
+    let rows: Vec<Vec<String>> = decode::texts(&dry.table, &dry.rows, usize::MAX)
+        .into_iter()
+        .map(|row| row.into_iter().map(|cell| cell.map_or_else(String::new, |text| short(&text))).collect())
+        .collect();
+    print::table(&headers, &rows)?;
+    dry.tally
+        .rejects
+        .iter()
+        .try_for_each(|reject| print::line(format!("set aside: {}: {}", reject.reason, short(&reject.row))))
+}
+
+fn show_json(dry: &DryTable) -> Result<(), Failure> {
+    for tuple in dry.rows.tuples() {
+        let row = decode::row_json(&dry.table, tuple);
+        print::line(format!("{{\"table\":{},\"row\":{row}}}", serde_json::Value::from(dry.table.name.as_str())))?;
+    }
+    Ok(())
+}
+
+/// A cell that a terminal can show.
+fn short(text: &str) -> String {
+    const LENGTH: usize = 60;
+    match text.char_indices().nth(LENGTH) {
+        Some((end, _)) => format!("{}…", &text[..end]),
+        None => text.to_owned(),
+    }
+}

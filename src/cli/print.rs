@@ -1,0 +1,56 @@
+//! Tables: drawn on a terminal, tab-separated when piped, JSON lines for programs.
+
+use super::failure::Failure;
+use comfy_table::presets::UTF8_HORIZONTAL_ONLY;
+use comfy_table::{ContentArrangement, Table};
+use jiff::{Timestamp, Unit};
+use serde::Serialize;
+use std::io::{IsTerminal, Write};
+
+/// Rows under their headers.
+pub(super) fn table(headers: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    if std::io::stdout().is_terminal() {
+        let mut table = Table::new();
+        table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic).set_header(headers);
+        table.add_rows(rows);
+        writeln!(out, "{table}")?;
+    } else {
+        writeln!(out, "{}", headers.join("\t"))?;
+        for row in rows {
+            let cells: Vec<String> = row.iter().map(|cell| cell.replace(['\t', '\n', '\r'], " ")).collect();
+            writeln!(out, "{}", cells.join("\t"))?;
+        }
+    }
+    Ok(())
+}
+
+/// One JSON object a line.
+pub(super) fn json_lines(values: impl IntoIterator<Item = impl Serialize>) -> Result<(), Failure> {
+    let mut out = std::io::stdout().lock();
+    for value in values {
+        serde_json::to_writer(&mut out, &value).map_err(std::io::Error::from)?;
+        writeln!(out)?;
+    }
+    Ok(())
+}
+
+/// One line.
+pub(super) fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
+    Ok(writeln!(std::io::stdout().lock(), "{text}")?)
+}
+
+/// A time to the second (or finer where it has more), in UTC.
+pub(super) fn time(at: Timestamp) -> String {
+    let whole = at.round(Unit::Second).is_ok_and(|rounded| rounded == at);
+    if whole {
+        at.strftime("%Y-%m-%d %H:%M:%SZ").to_string()
+    } else {
+        at.strftime("%Y-%m-%d %H:%M:%S%.3fZ").to_string()
+    }
+}
+
+/// A time, or a dash.
+pub(super) fn maybe(at: Option<Timestamp>) -> String {
+    at.map_or_else(|| "-".to_owned(), time)
+}

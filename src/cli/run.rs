@@ -1,0 +1,140 @@
+//! `trackd run`: the daemon, put together from its rooms.
+
+use super::database::Database;
+use super::failure::Failure;
+use crate::config::{self, Config, Environment, Tracker};
+use crate::daemon::signal::Signals;
+use crate::daemon::supervisor::Service;
+use crate::daemon::work::{Identity, Work};
+use crate::daemon::{self, Setup};
+use crate::run::{Outcome, Plan, Shared};
+use crate::schedule::Overlap;
+use crate::status::{Kind, Status};
+use crate::store::{ledger, notify};
+use crate::{admin, log};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::net::TcpListener;
+
+/// Runs the daemon until it is told to stop.
+pub(super) async fn run(explicit: Option<&Path>, signals: Signals) -> Result<(), Failure> {
+    let config = super::load(explicit)?;
+    let path = config.path.clone();
+    let load = move || config::load(&path, &Environment::of_process()).map_err(|faults| faults.lines().collect());
+    daemon(config, Arc::new(load), signals).await.map(drop)
+}
+
+/// A daemon of this configuration; `load` reads it again at a reload. Returns its last status.
+pub(super) async fn daemon(config: Config, load: Arc<daemon::Load>, signals: Signals) -> Result<Arc<Status>, Failure> {
+    let logging = Arc::new(log::start(&config.log).map_err(Failure::config)?);
+    let database = Arc::new(Database::of(&config)?);
+    let listener = match config.daemon.listen {
+        Some(address) => Some(Arc::new(listen(address).await?)),
+        None => None,
+    };
+    let (notifier, inbox) = notify::channel();
+    let shared = Shared { pool: database.pool().clone(), instance: instance().into(), notifier };
+    let identity = Identity { instance: shared.instance.to_string(), run_id: ledger::run_id };
+    let (statement_timeout, pool) = (config.database.statement_timeout, database.pool().clone());
+    let (watched, levels, lost) = (Arc::clone(&database), Arc::clone(&logging), Arc::clone(&logging));
+    let service = |name, make| Service { name, vital: false, make };
+    let setup = Setup {
+        config,
+        load,
+        make_work: Box::new(move |config, tracker| work(config, tracker, &shared, statement_timeout)),
+        ledger: database,
+        identity,
+        pages: listener.map(|listener| {
+            let pages: Arc<daemon::Pages> = Arc::new(move |status| {
+                let listener = Arc::clone(&listener);
+                async move {
+                    match listener.try_clone().and_then(TcpListener::from_std) {
+                        Ok(listener) => admin::serve(listener, status, std::future::pending()).await,
+                        Err(error) => tracing::error!(error = %error, "status page: no listener"),
+                    }
+                }
+                .boxed()
+            });
+            pages
+        }),
+        services: vec![
+            service(
+                "database",
+                Box::new(move || {
+                    let database = Arc::clone(&watched);
+                    async move { database.watch().await }.boxed()
+                }),
+            ),
+            service(
+                "notices",
+                Box::new(move || {
+                    let (inbox, pool) = (Arc::clone(&inbox), pool.clone());
+                    async move { inbox.tell(&pool).await }.boxed()
+                }),
+            ),
+        ],
+        set_level: Box::new(move |level| levels.set_level(level)),
+        lost_lines: Box::new(move || lost.lost()),
+    };
+    let ended = daemon::run(setup, signals).await;
+    // Last: what is still to be written to log files is written now.
+    drop(logging);
+    ended.map_err(|failure| match failure {
+        daemon::Failure::Config(lines) => Failure::config(lines.join("\n")),
+        daemon::Failure::Ledger(error) => error.into(),
+        daemon::Failure::Spent(error) => Failure::work(error.to_string()),
+    })
+}
+
+/// Bound once: a page that is served again after a fault must not find its address taken.
+async fn listen(address: std::net::SocketAddr) -> Result<std::net::TcpListener, Failure> {
+    let bound = TcpListener::bind(address).await.and_then(TcpListener::into_std);
+    bound.map_err(|error| {
+        let hint = "is another trackd running? daemon.listen = \"\" turns the page off".to_owned();
+        Failure::work(format!("listen on {address}: {error}")).with_hint(Some(hint))
+    })
+}
+
+/// `host:pid`.
+pub(super) fn instance() -> String {
+    let uname = rustix::system::uname();
+    format!("{}:{}", uname.nodename().to_string_lossy(), std::process::id())
+}
+
+fn work(
+    config: &Config,
+    tracker: &Arc<Tracker>,
+    shared: &Shared,
+    statement_timeout: Duration,
+) -> Result<Arc<dyn Work>, String> {
+    let plan = Plan::new(config, tracker, shared).map_err(|error| error.to_string())?;
+    Ok(Arc::new(Planned { deadline: tracker.deadline(statement_timeout), plan }))
+}
+
+/// A plan as the daemon sees it.
+struct Planned {
+    plan: Plan,
+    deadline: Duration,
+}
+
+impl Work for Planned {
+    fn name(&self) -> &str {
+        &self.plan.tracker().name
+    }
+
+    fn overlap(&self) -> Overlap {
+        self.plan.tracker().overlap
+    }
+
+    fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    fn run(self: Arc<Self>, scheduled_at: Timestamp, kind: Kind) -> BoxFuture<'static, Outcome> {
+        async move { self.plan.run(scheduled_at, kind).await }.boxed()
+    }
+}

@@ -1,0 +1,58 @@
+//! `trackd runs`: what became of runs, from the ledger.
+
+use super::database::Database;
+use super::failure::Failure;
+use super::print;
+use crate::config::Config;
+use crate::status::Run;
+use crate::store::ledger::{self, Query};
+
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    /// Of this tracker only.
+    name: Option<String>,
+    /// Failed ones only.
+    #[arg(long)]
+    failed: bool,
+    /// At most so many.
+    #[arg(long, short = 'n', default_value_t = 20)]
+    limit: u32,
+    /// A JSON object a line.
+    #[arg(long)]
+    json: bool,
+}
+
+pub(super) async fn runs(config: &Config, args: Args) -> Result<(), Failure> {
+    let database = Database::of(config)?;
+    database.migrate().await?;
+    let query = Query { tracker: args.name, failed: args.failed, limit: args.limit };
+    let found = ledger::recent(database.pool(), &query).await;
+    database.end().await;
+    let found = found?;
+    if args.json { print::json_lines(&found) } else { show(&found) }
+}
+
+/// Runs as a table.
+pub(super) fn show(runs: &[Run]) -> Result<(), Failure> {
+    let headers = ["tracker", "scheduled at", "status", "ms", "read", "written", "rejected", "bytes", "error"];
+    let row = |run: &Run| {
+        let took = run.finished_at.duration_since(run.started_at).as_millis();
+        let error = match (&run.error_class, &run.error) {
+            (Some(class), Some(error)) => format!("{class}: {error}"),
+            (None, Some(error)) => error.clone(),
+            _ => String::new(),
+        };
+        vec![
+            run.tracker.clone(),
+            print::time(run.scheduled_at),
+            run.status.as_str().to_owned(),
+            took.to_string(),
+            run.rows_read.to_string(),
+            run.rows_written.to_string(),
+            run.rows_rejected.to_string(),
+            run.fetched_bytes.map(|bytes| bytes.to_string()).unwrap_or_default(),
+            error,
+        ]
+    };
+    print::table(&headers, &runs.iter().map(row).collect::<Vec<_>>())
+}
