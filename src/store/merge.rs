@@ -106,9 +106,13 @@ pub(super) fn quote(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// A table's name, with its schema where it has one.
+/// A table's name with its schema, `public` where none is written.
+///
+/// Not left to search_path: it begins with the role's own schema, and a role named trackd would find its tables
+/// in trackd's private one.
 pub(super) fn qualified(name: &str) -> String {
-    name.split('.').map(quote).collect::<Vec<_>>().join(".")
+    let (schema, table) = name.split_once('.').unwrap_or(("public", name));
+    format!("{}.{}", quote(schema), quote(table))
 }
 
 fn staging(table: &Table) -> String {

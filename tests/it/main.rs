@@ -2,9 +2,9 @@
 //!
 //! Tests run in parallel, take nothing that exists already, and never sleep to wait.
 
-mod admin;
 #![allow(unreachable_pub, reason = "one binary: what is public in it is for its own modules")]
 
+mod admin;
 mod cli;
 mod config;
 mod daemon;

@@ -1,0 +1,53 @@
+# What deploy/demo and deploy/test share: finds out what a bare Debian 12 or 13 lacks, and installs that.
+# To be sourced by bash. Safe to run again: with nothing missing it changes nothing and asks no network.
+
+say() { printf '%s\n' "deploy: $*" >&2; }
+die() { say "$*"; exit 1; }
+
+# PostgreSQL's programs are not on Debian's PATH.
+has_postgres() {
+  command -v initdb >/dev/null && command -v postgres >/dev/null && return
+  compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
+}
+
+# package:why, for each thing that is missing.
+missing() {
+  command -v cc >/dev/null || echo 'gcc:the linker, and C parts of two crates'
+  [ -e /usr/include/stdlib.h ] || echo 'libc6-dev:the C library to link with'
+  command -v make >/dev/null || echo 'make:the build of a C part'
+  has_postgres || echo 'postgresql:the embedded database, and the tests'
+  command -v psql >/dev/null || echo 'postgresql-client:trackd psql'
+  [ -e /etc/ssl/certs/ca-certificates.crt ] || echo 'ca-certificates:https'
+  [ "${1-}" != test ] || command -v jq >/dev/null || echo 'jq:the tests compare with it'
+  [ "${1-}" != test ] || command -v curl >/dev/null || echo 'curl:the tests ask the pages with it'
+}
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"
+  elif command -v sudo >/dev/null; then sudo "$@"
+  else die "this needs root: run as root: $*"; fi
+}
+
+install_missing() {
+  local lines packages=() package why
+  lines=$(missing "${1-}")
+  [ -n "$lines" ] || return 0
+  command -v apt-get >/dev/null || die "missing, and there is no apt-get to install it with: $lines"
+  while IFS=: read -r package why; do
+    say "installs $package ($why)"
+    packages+=("$package")
+  done <<<"$lines"
+  # A cluster of the system's own is not wanted: trackd and the tests make theirs.
+  if [[ " ${packages[*]} " == *' postgresql '* && ! -e /etc/postgresql-common/createcluster.conf ]]; then
+    as_root mkdir -p /etc/postgresql-common
+    echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
+  fi
+  as_root apt-get update -q
+  as_root env DEBIAN_FRONTEND=noninteractive apt-get install -q -y --no-install-recommends \
+    -o Dpkg::Options::=--force-confold "${packages[@]}"
+}
+
+find_cargo() {
+  command -v cargo >/dev/null || PATH=$HOME/.cargo/bin:$PATH
+  command -v cargo >/dev/null || die 'no cargo: install Rust 1.90 or later (https://rustup.rs, or apt-get install rustup)'
+}
