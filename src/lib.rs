@@ -3,6 +3,7 @@ pub mod admin;
 pub mod class;
 pub mod clock;
 pub mod config;
+pub mod demo;
 pub mod run;
 pub mod schedule;
 pub mod shape;
