@@ -24,12 +24,12 @@ const TURN: i64 = 4;
 const BEFORE: i64 = 2 * 3600;
 /// Name, and how much of the market it sees.
 const MODELS: [(&str, f64); 6] = [
-    ("qwen3-max", 0.62),
-    ("deepseek-chat-v3.1", 0.56),
-    ("claude-sonnet-4-5", 0.52),
-    ("grok-4", 0.46),
-    ("gemini-2.5-pro", 0.36),
-    ("gpt-5", 0.40),
+    ("qwen3-max", 0.30),
+    ("deepseek-chat-v3.1", 0.26),
+    ("claude-sonnet-4-5", 0.22),
+    ("grok-4", 0.18),
+    ("gemini-2.5-pro", 0.08),
+    ("gpt-5", 0.10),
 ];
 
 /// One answer of a model.

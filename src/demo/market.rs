@@ -18,7 +18,7 @@ const TREND_SECONDS: f64 = 90.0;
 /// Noise in relative change a second.
 const NOISE: f64 = 0.000_25;
 /// The pull back home a second.
-const PULL: f64 = 0.000_02;
+const PULL: f64 = 0.000_1;
 
 /// The state of all coins.
 #[derive(Debug, Clone)]

@@ -9,10 +9,10 @@ use super::tally::Tally;
 /// What each account begins with, in dollars.
 pub(super) const START: f64 = 10_000.0;
 /// The exchange's fee for a taker, of the notional.
-const FEE: f64 = 0.000_2;
+const FEE: f64 = 0.000_45;
 const POSITIONS: usize = 3;
 /// The strength of a signal that is worth a position.
-const ENTER: f64 = 1.25;
+const ENTER: f64 = 1.0;
 
 /// A position held.
 #[derive(Debug, Clone)]

@@ -1,9 +1,16 @@
 //! Behaviour of `demo`: the arena is the real API's double.
 
+use crate::support::postgres::Server;
 use jiff::{Timestamp, ToSpan};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use trackd::clock;
+use trackd::config::environment::Environment;
+use trackd::config::file::parse;
 use trackd::demo::{Arena, QUERIES, config_text, serve};
+use trackd::run::{Plan, Shared};
+use trackd::status::{Kind, RunStatus};
+use trackd::store::{Pool, PoolOptions, migrate};
 
 const ENDPOINTS: [&str; 6] =
     ["leaderboard", "trades", "conversations", "crypto-prices", "since-inception-values", "analytics"];
@@ -165,4 +172,38 @@ async fn the_arena_answers_over_http() {
     }
     stop.send(()).expect("stop");
     server.await.expect("no panic").expect("no error");
+}
+
+#[tokio::test]
+async fn the_demo_lands_in_its_tables_and_the_queries_worth_trying_answer() {
+    let database = Server::shared().database().await;
+    let mut client = Server::shared().connect(&database.name).await;
+    migrate::migrate(&mut client).await.expect("migrated");
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.expect("bind");
+    let url = format!("http://{}", listener.local_addr().expect("address"));
+    let _arena = tokio::spawn(serve(listener, 1, std::future::pending()));
+    let text = config_text(&url, "", std::path::Path::new("/tmp"));
+    let config = parse(&text, std::path::Path::new("demo.toml"), &Environment::default()).expect("a configuration");
+    let pool = Pool::new(PoolOptions::new(&database.url()).expect("options"));
+    let shared = Shared { pool, instance: "test".into() };
+    let now = clock::now();
+    // The second look, two minutes later, is what the first query compares with.
+    for at in [now - 2.minutes(), now] {
+        for tracker in &config.trackers {
+            let plan = Plan::new(&config, tracker, &shared).expect("a plan");
+            let run = plan.run(at, Kind::Manual).await.run;
+            assert_eq!((run.status, run.rows_rejected), (RunStatus::Succeeded, 0), "{}: {:?}", run.tracker, run.error);
+        }
+    }
+    let counts = "SELECT (SELECT count(*) FROM leaderboard_snapshots), (SELECT count(*) FROM trades), \
+        (SELECT count(*) FROM model_chats), (SELECT count(*) FROM chat_decisions)";
+    let row = client.query_one(counts, &[]).await.expect("counts");
+    let [boards, trades, chats, decisions] = [0, 1, 2, 3].map(|column| row.get::<_, i64>(column));
+    assert!(boards == 12 && trades >= 230 && chats >= 100 && decisions > 100, "{row:?}");
+    for (title, sql) in QUERIES {
+        let rows = client.query(sql, &[]).await.unwrap_or_else(|error| panic!("{title}: {error:?}"));
+        assert!(rows.len() >= 3, "{title}: {} rows", rows.len());
+    }
+    let board = client.query(QUERIES[0].1, &[]).await.expect("the leaderboard");
+    assert!(board.iter().all(|row| row.get::<_, Option<i32>>("places_won").is_some()));
 }
