@@ -7,6 +7,7 @@
 mod check;
 mod completions;
 mod database;
+mod demo;
 mod failure;
 mod migrate;
 mod once;
@@ -52,6 +53,8 @@ enum Command {
     Migrate,
     /// Open psql on the configured database.
     Psql(psql::Args),
+    /// A small arena, polled every few seconds into a private database.
+    Demo(demo::Args),
     /// Print a completion script for a shell.
     Completions(completions::Args),
 }
@@ -97,6 +100,7 @@ async fn dispatch(cli: Cli, signals: Option<std::io::Result<Signals>>) -> Result
         Command::Runs(args) => runs::runs(&load(path)?, args).await,
         Command::Migrate => migrate::migrate(&load(path)?).await,
         Command::Psql(args) => psql::psql(&load(path)?, args).await,
+        Command::Demo(args) => demo::demo(args, installed(signals)?).await,
         Command::Completions(args) => completions::completions(args),
     }
 }

@@ -1,1 +1,181 @@
-//! Behaviour of `daemon`.
+//! Behaviour of `trackd run`, as a process: schedule, reload, stop, kill.
+
+use crate::support::daemon::{Home, PATIENCE, file_tracker};
+use crate::support::postgres::{Server, eventually};
+use rustix::process::Signal;
+use tokio_postgres::Client;
+
+const BODY: &str = r#"{"rows":[{"k":"a","v":1},{"k":"b","v":2}]}"#;
+
+async fn count(client: &Client, sql: &str) -> i64 {
+    match client.query_one(sql, &[]).await {
+        Ok(row) => row.get(0),
+        // The table is not there yet.
+        Err(_) => -1,
+    }
+}
+
+async fn at_least(client: &Client, sql: &str, expected: i64) {
+    eventually(&format!("{expected} by {sql}"), PATIENCE, async || count(client, sql).await >= expected).await;
+}
+
+/// Runs that say "succeeded" and rows that are there must agree, run by run.
+async fn audit(client: &Client, table: &str) {
+    let halves = format!(
+        "SELECT count(*) FROM (SELECT r.run_id, r.rows_written, count(t.run_id) AS rows FROM trackd.runs r \
+         LEFT JOIN {table} t ON t.run_id = r.run_id WHERE r.tracker = '{table}' GROUP BY 1, 2) AS x \
+         WHERE rows_written <> rows"
+    );
+    assert_eq!(count(client, &halves).await, 0, "half runs");
+    let orphans = format!(
+        "SELECT count(*) FROM {table} t WHERE NOT EXISTS (SELECT 1 FROM trackd.runs r WHERE r.run_id = t.run_id AND r.status = 'succeeded')"
+    );
+    assert_eq!(count(client, &orphans).await, 0, "rows without a run");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn instants_become_rows_and_a_stop_drains() {
+    let database = Server::shared().database().await;
+    let home = Home::new(&database, &file_tracker("a", "200ms"));
+    home.put("a.json", BODY);
+    let mut daemon = home.run();
+    let client = database.client().await;
+    at_least(&client, "SELECT count(*) FROM a", 10).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    audit(&client, "a").await;
+    let gaps = "SELECT count(*) FROM (SELECT scheduled_at - lag(scheduled_at) OVER (ORDER BY scheduled_at) AS d FROM trackd.runs) AS x WHERE d <> interval '200 ms'";
+    assert_eq!(count(&client, gaps).await, 0, "lost instants");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_adds_changes_and_removes_and_a_bad_one_changes_nothing() {
+    let database = Server::shared().database().await;
+    let home = Home::new(&database, &(file_tracker("kept", "200ms") + &file_tracker("gone", "200ms")));
+    for name in ["kept", "gone", "new"] {
+        home.put(&format!("{name}.json"), BODY);
+    }
+    let mut daemon = home.run();
+    let client = database.client().await;
+    at_least(&client, "SELECT count(*) FROM gone", 2).await;
+
+    home.configure(&(file_tracker("kept", "200ms") + "[[tracker]]\nname = \"broken\"\nschedule = \"61 * * * *\"\n"));
+    daemon.signal(Signal::HUP);
+    daemon.says("reload refused", 1).await;
+    assert!(daemon.said("config.toml:") >= 1, "the fault has its place: {}", daemon.log());
+    let before = count(&client, "SELECT count(*) FROM trackd.runs WHERE tracker = 'gone'").await;
+    at_least(&client, "SELECT count(*) FROM trackd.runs WHERE tracker = 'gone'", before + 2).await;
+
+    home.configure(&(file_tracker("kept", "200ms") + &file_tracker("new", "200ms")));
+    daemon.signal(Signal::HUP);
+    daemon.says("configuration reloaded", 1).await;
+    at_least(&client, "SELECT count(*) FROM new", 4).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0));
+    let last = |tracker: &str| {
+        format!("SELECT extract(epoch FROM max(scheduled_at))::bigint FROM trackd.runs WHERE tracker = '{tracker}'")
+    };
+    assert!(count(&client, &last("gone")).await < count(&client, &last("new")).await);
+    let gaps = "SELECT count(*) FROM (SELECT scheduled_at - lag(scheduled_at) OVER (ORDER BY scheduled_at) AS d \
+                FROM trackd.runs WHERE tracker = 'kept') AS x WHERE d <> interval '200 ms'";
+    assert_eq!(count(&client, gaps).await, 0, "an unchanged tracker loses no instant");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_hundred_hangups_do_no_harm_also_in_the_first_moments() {
+    let database = Server::shared().database().await;
+    let home = Home::new(&database, &file_tracker("a", "200ms"));
+    home.put("a.json", BODY);
+    let mut daemon = home.run();
+    for _ in 0..200 {
+        daemon.signal(Signal::HUP);
+        tokio::task::yield_now().await;
+    }
+    let client = database.client().await;
+    at_least(&client, "SELECT count(*) FROM a", 4).await;
+    for _ in 0..200 {
+        daemon.signal(Signal::HUP);
+    }
+    daemon.says("configuration reloaded", 1).await;
+    let before = count(&client, "SELECT count(*) FROM a").await;
+    at_least(&client, "SELECT count(*) FROM a", before + 4).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_at_random_moments_no_run_is_half_or_double_and_every_tracker_goes_on() {
+    const KILLS: u64 = 20;
+    let database = Server::shared().database().await;
+    let trackers: String = (0..8).map(|i| file_tracker(&format!("t{i}"), "100ms")).collect();
+    let home = Home::new(&database, &trackers);
+    for i in 0..8 {
+        home.put(&format!("t{i}.json"), BODY);
+    }
+    let client = database.client().await;
+    for kill in 0..KILLS {
+        let daemon = home.run();
+        let before = count(&client, "SELECT count(*) FROM trackd.runs").await.max(0);
+        // Random for our purpose: how many runs had landed when it is killed.
+        at_least(&client, "SELECT count(*) FROM trackd.runs", before + 1 + (kill * 7919 % 23) as i64).await;
+        daemon.kill();
+    }
+    let mut daemon = home.run();
+    for i in 0..8 {
+        let sql = format!(
+            "SELECT count(*) FROM trackd.runs WHERE tracker = 't{i}' AND kind = 'scheduled' AND started_at > now() - interval '1 second'"
+        );
+        at_least(&client, &sql, 1).await;
+    }
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    for i in 0..8 {
+        audit(&client, &format!("t{i}")).await;
+    }
+    assert_eq!(count(&client, "SELECT count(*) FROM trackd.runs WHERE status = 'failed'").await, 0);
+    assert_eq!(
+        count(
+            &client,
+            "SELECT count(*) FROM (SELECT 1 FROM trackd.runs GROUP BY tracker, scheduled_at HAVING count(*) > 1) AS x"
+        )
+        .await,
+        0
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_embedded_database_outlives_a_killed_trackd_and_stops_with_a_stopped_one() {
+    let home = Home::with("embedded", &file_tracker("a", "200ms"));
+    home.put("a.json", BODY);
+    let mut daemon = home.run();
+    daemon.says("run succeeded", 3).await;
+    daemon.kill();
+    let mut daemon = home.run();
+    daemon.says("run succeeded", 3).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    assert!(!home.path("state/postgres/data/postmaster.pid").exists(), "the server was stopped");
+    let psql = home.trackd(&["psql", "--", "-Atc", "SELECT count(*) > 5 FROM a"]);
+    assert_eq!(String::from_utf8_lossy(&psql.stdout).trim(), "t", "{psql:?}");
+    assert!(!home.path("state/postgres/data/postmaster.pid").exists(), "and again after the command");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_comes_late_is_waited_for() {
+    let server = Server::own();
+    let database = server.database().await;
+    let home = Home::new(&database, &file_tracker("a", "200ms"));
+    home.put("a.json", BODY);
+    server.stop();
+    let mut daemon = home.run();
+    daemon.says("database is away", 1).await;
+    server.start();
+    daemon.says("run succeeded", 3).await;
+    server.kill();
+    server.start();
+    let before = daemon.said("run succeeded");
+    daemon.says("run succeeded", before + 3).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    audit(&database.client().await, "a").await;
+}
