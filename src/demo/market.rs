@@ -34,11 +34,11 @@ impl Market {
 
     /// One second.
     pub(super) fn step(&mut self, chance: &mut Chance) {
-        for coin in 0..COINS.len() {
+        for ((price, trend), home) in self.prices.iter_mut().zip(&mut self.trends).zip(HOME) {
             let kick = TREND * (2.0 / TREND_SECONDS).sqrt() * chance.normal();
-            self.trends[coin] += kick - self.trends[coin] / TREND_SECONDS;
-            let home = PULL * (HOME[coin] / self.prices[coin]).ln();
-            self.prices[coin] *= 1.0 + self.trends[coin] + home + NOISE * chance.normal();
+            *trend += kick - *trend / TREND_SECONDS;
+            let pull = PULL * (home / *price).ln();
+            *price *= 1.0 + *trend + pull + NOISE * chance.normal();
         }
     }
 

@@ -41,7 +41,7 @@ mod tests {
     fn a_tally_knows_mean_spread_and_extremes() {
         let mut tally = Tally::default();
         assert_eq!((tally.mean(), tally.deviation()), (0.0, 0.0));
-        [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0].map(|value| tally.add(value));
+        [2.0, 4.0, 4.0, 4.0, 5.0, 5.0, 7.0, 9.0].into_iter().for_each(|value| tally.add(value));
         assert_eq!((tally.mean(), tally.deviation(), tally.least, tally.most), (5.0, 2.0, 2.0, 9.0));
     }
 }

@@ -112,7 +112,7 @@ fn trade(trade: &Trade) -> Value {
         "entry_oid": held.entry_oid,
         "exit_oid": trade.exit_oid,
         "entry_crossed": true,
-        "exit_crossed": trade.exit_tid % 4 != 0,
+        "exit_crossed": !trade.exit_tid.is_multiple_of(4),
         "entry_liquidation": null,
         "exit_liquidation": null,
         "exit_plan": {},

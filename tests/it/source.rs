@@ -162,6 +162,17 @@ async fn a_body_of_exactly_max_body_passes() {
     assert_eq!(error.class, Class::Standing);
 }
 
+#[tokio::test]
+async fn one_byte_over_max_body_is_too_much_even_unannounced() {
+    let body = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n5\r\nworld\r\n0\r\n\r\n".to_vec();
+    let server = Faulty::start([Answer::Bytes(body)]).await;
+    let bounded = |max_body| fetch(HttpSource { max_body, ..spec(&server.url("/")) });
+    assert_eq!(bounded(10).await.expect("payload").body, "helloworld");
+    for max_body in [9, 4, 0] {
+        assert_eq!(bounded(max_body).await.expect_err("error").class, Class::Standing);
+    }
+}
+
 fn gzip(body: &[u8]) -> Vec<u8> {
     let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
     encoder.write_all(body).expect("gzip");
