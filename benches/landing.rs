@@ -11,7 +11,6 @@
 //! CPU and memory are its own); this process serves the bodies over HTTP on loopback and owns the server, an
 //! embedded cluster at its defaults. Each repetition measures the reference first and trackd right after it.
 
-use jiff::Timestamp;
 use std::fmt::Write as _;
 use std::io::{BufRead, BufReader, Write};
 use std::net::{TcpListener, TcpStream};
@@ -84,10 +83,7 @@ impl Bench {
         let config = self.bulk_config()?;
         self.trackd(&["child-bulk", &config, "/rows/100000"])?;
         let file = self.dir.path().join("board.bin");
-        self.psql(&format!(
-            "\\copy (SELECT * FROM board WHERE taken_at > '2001-01-01') TO '{}' BINARY",
-            file.display()
-        ))?;
+        self.export(&file)?;
         let mut pairs = Vec::new();
         for _ in 0..times {
             self.psql("TRUNCATE board; CHECKPOINT")?;
@@ -107,10 +103,7 @@ impl Bench {
         let config = self.bulk_config()?;
         let child = self.trackd(&["child-bulk", &config, "/rows/1000000"])?;
         let file = self.dir.path().join("million.bin");
-        self.psql(&format!(
-            "\\copy (SELECT * FROM board WHERE taken_at > '2001-01-01') TO '{}' BINARY",
-            file.display()
-        ))?;
+        self.export(&file)?;
         self.psql("TRUNCATE board; CHECKPOINT")?;
         let copy = self.timed_copy(&file)?;
         std::fs::remove_file(&file)?;

@@ -58,6 +58,8 @@ const PUBLISH_SHARE: u32 = 50;
 pub type MakeWork = dyn Fn(&Config, &Arc<Tracker>) -> Result<Arc<dyn Work>, String> + Send + Sync;
 /// Reads and checks the configuration again: it, or every fault, a line each.
 pub type Load = dyn Fn() -> Result<Config, Vec<String>> + Send + Sync;
+/// Takes another `log.level`, or says why not.
+pub type SetLevel = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 /// Serves the pages until it is dropped.
 pub type Pages = dyn Fn(watch::Receiver<Arc<Status>>) -> BoxFuture<'static, ()> + Send + Sync;
 
@@ -73,7 +75,7 @@ pub struct Setup {
     /// Further tasks the daemon owns as long as it runs.
     pub services: Vec<Service>,
     /// Takes another `log.level`, or says why not.
-    pub set_level: Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>,
+    pub set_level: Box<SetLevel>,
     /// Log lines that did not arrive.
     pub lost_lines: Box<dyn Fn() -> Lost + Send + Sync>,
 }

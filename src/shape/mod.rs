@@ -24,7 +24,7 @@ pub mod table;
 mod value;
 
 #[cfg(test)]
-mod agreement;
+mod agreement_tests;
 
 pub use batch::{CHUNK, REJECTS_KEPT, Reject, Rows, Stamp, Tally};
 pub use program::{Program, ProgramError};

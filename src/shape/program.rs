@@ -219,7 +219,7 @@ mod tests {
             ("no variable $seson: there are $run, $vars, $response".into(), "$seson".into())
         );
         assert_eq!(fault_of(".a | toint"), ("no filter toint".into(), "toint".into()));
-        assert_eq!(fault_of(".a | map(.b"), ("expected closing parenthesis".into(), "(".into()));
+        assert_eq!(fault_of(".a | map(.b"), ("expected closing parenthesis".into(), "".into()));
         assert_eq!(fault_of("if . then 1"), ("expected else or end, got the end".into(), "".into()));
         assert_eq!(fault_of(".a | )"), ("expected token".into(), ")".into()));
         assert_eq!(fault_of("import \"m\" as m; m::f").0, "modules cannot be imported");

@@ -14,18 +14,20 @@ use std::time::Duration;
 /// A path that is read.
 pub(super) struct File {
     path: Template,
+    /// What a relative path is relative to.
+    base: PathBuf,
     max_body: u64,
     timeout: Duration,
 }
 
 impl File {
     pub(super) fn new(source: &FileSource, timeout: Duration) -> File {
-        File { path: source.path.clone(), max_body: source.max_body, timeout }
+        File { path: source.path.clone(), base: source.base.clone(), max_body: source.max_body, timeout }
     }
 
     async fn fetch(&self, ask: &Ask) -> Result<Payload, Error> {
         let path = self.path.render(&ask.context);
-        let path = PathBuf::from(path.map_err(|why| Error::standing(format!("file path: {why}"), None))?);
+        let path = self.base.join(path.map_err(|why| Error::standing(format!("file path: {why}"), None))?);
         let (reader, max_body) = (path.clone(), self.max_body);
         let reading = tokio::task::spawn_blocking(move || read(&reader, max_body));
         // A thread cannot be stopped: at the timeout it is left to end by itself, and its bytes are dropped.

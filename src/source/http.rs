@@ -14,7 +14,6 @@ use crate::class::Class;
 use crate::config::{HttpSource, Retry};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
-use jiff::Timestamp;
 use reqwest::header::{ACCEPT, CONTENT_LENGTH, CONTENT_TYPE, HeaderMap, LOCATION, RETRY_AFTER};
 use reqwest::{Client, Method, Request, StatusCode, Url};
 use std::collections::BTreeMap;
@@ -113,7 +112,7 @@ impl Http {
         const PAGE: u64 = 64 << 10;
         let status = answer.status();
         let asked = answer.headers().get(RETRY_AFTER).and_then(|value| value.to_str().ok());
-        let retry_after = asked.and_then(|text| retry::retry_after(&self.retry, text, Timestamp::now()));
+        let retry_after = asked.and_then(|text| retry::retry_after(&self.retry, text, crate::clock::now()));
         let at = client::shown_url(answer.url());
         // Read to its end where it is short, which keeps the connection; a page that does not come is no matter.
         let page = body::collect(answer, self.max_body.min(PAGE)).await.unwrap_or_default();

@@ -1,7 +1,7 @@
 //! Behaviour of the commands: exit codes, outputs, and what a fault of each kind leaves behind.
 
 use crate::support::daemon::{Home, file_tracker, stderr, stdout};
-use crate::support::faulty::{Answer, Faulty};
+use crate::support::faulty::{Answer, Faulty, head};
 use crate::support::postgres::Server;
 
 const BODY: &str = r#"{"rows":[{"k":"a","v":1},{"k":"b","v":2}]}"#;
@@ -109,9 +109,9 @@ async fn a_fault_of_each_kind_is_told_and_harms_nobody() {
     let large = format!("{{\"rows\":[{}]}}", vec![r#"{"k":"x","v":1}"#; 3000].join(","));
     let faults: [(&str, Answer, &str, &str); 6] = [
         ("html", Answer::ok("<!DOCTYPE html><html><body>Sorry</body></html>"), "standing", "not JSON"),
-        ("cut", Answer::Truncated { body: BODY.into(), at: 20 }, "retry", "body"),
+        ("cut", Answer::Cut([head(200, &[], 500).as_bytes(), BODY.as_bytes()].concat()), "retry", "body"),
         ("large", Answer::ok(&large), "standing", "max_body"),
-        ("error", Answer::status(500), "retry", "status 500"),
+        ("error", Answer::new(500, &[], "no"), "retry", "status 500"),
         ("shapeless", Answer::ok(r#"{"leaderboard":[]}"#), "standing", "rows"),
         ("broken", Answer::ok(r#"{"rows":[{"k":"a","v":1},"#), "standing", "JSON"),
     ];
@@ -119,10 +119,10 @@ async fn a_fault_of_each_kind_is_told_and_harms_nobody() {
     let mut trackers = file_tracker("well", "1h");
     let mut servers = Vec::new();
     for (name, answer, ..) in &faults {
-        let server = Faulty::always(answer.clone()).await;
+        let server = Faulty::start([answer.clone()]).await;
         trackers += &file_tracker(name, "1h").replace(
             &format!("file = {{ path = \"{name}.json\" }}"),
-            &format!("http = {{ url = \"{}\", max_body = \"10KiB\" }}", server.url()),
+            &format!("http = {{ url = \"{}\", max_body = \"10KiB\" }}", server.url("/")),
         );
         servers.push(server);
     }
@@ -137,9 +137,12 @@ async fn a_fault_of_each_kind_is_told_and_harms_nobody() {
             .find(|line| line.contains(&format!("\"tracker\":\"{name}\"")))
             .unwrap_or_else(|| panic!("no run of {name}: {runs}"))
     };
-    for (name, _, class, words) in
-        faults.iter().map(|(n, a, c, w)| (*n, a, *c, *w)).chain([("refused", &Answer::status(500), "retry", "refused")])
-    {
+    for (name, _, class, words) in faults.iter().map(|(n, a, c, w)| (*n, a, *c, *w)).chain([(
+        "refused",
+        &Answer::new(500, &[], "no"),
+        "retry",
+        "refused",
+    )]) {
         let run = of(name);
         assert!(
             run.contains("\"status\":\"failed\"")

@@ -87,9 +87,10 @@ async fn two_hundred_hangups_do_no_harm_also_in_the_first_moments() {
     let home = Home::new(&database, &file_tracker("a", "200ms"));
     home.put("a.json", BODY);
     let mut daemon = home.run();
+    daemon.catches_hangups().await;
+    assert_eq!(daemon.said(""), 0, "handlers stand before anything else: {}", daemon.log());
     for _ in 0..200 {
         daemon.signal(Signal::HUP);
-        tokio::task::yield_now().await;
     }
     let client = database.client().await;
     at_least(&client, "SELECT count(*) FROM a", 4).await;

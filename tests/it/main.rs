@@ -2,6 +2,7 @@
 //!
 //! Tests run in parallel, take nothing that exists already, and never sleep to wait.
 
+#![allow(clippy::unwrap_used, reason = "a test says what it expects by failing")]
 #![allow(unreachable_pub, reason = "one binary: what is public in it is for its own modules")]
 
 mod admin;

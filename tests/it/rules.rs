@@ -23,7 +23,6 @@ const RULES: &[(&[&str], &[&str], &str)] = &[
             "std::env",
             "std::fs",
             "std::process",
-            "std::net",
         ],
         "pure rooms decide by values alone",
     ),

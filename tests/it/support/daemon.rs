@@ -3,7 +3,7 @@
 use super::postgres::{Database, eventually};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::{Child, Command, Output, Stdio};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -92,6 +92,17 @@ impl Daemon {
         rustix::process::kill_process(pid, signal).unwrap();
     }
 
+    /// Waits until SIGHUP is caught: before exec and in the loader no program can catch it.
+    pub async fn catches_hangups(&self) {
+        let path = format!("/proc/{}/status", self.child.id());
+        eventually("a handler of SIGHUP", PATIENCE, async || {
+            let status = std::fs::read_to_string(&path).unwrap();
+            let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap().trim();
+            u64::from_str_radix(caught, 16).unwrap() & 1 != 0
+        })
+        .await;
+    }
+
     /// Lines of the log that contain `text`.
     pub fn said(&self, text: &str) -> usize {
         self.log.lock().unwrap().iter().filter(|line| line.contains(text)).count()
@@ -107,7 +118,9 @@ impl Daemon {
         let count = move || log.lock().unwrap().iter().filter(|line| line.contains(text)).count();
         let child = &mut self.child;
         eventually(&format!("{times} lines with {text:?}"), PATIENCE, async || {
-            count() >= times || matches!(child.try_wait(), Ok(Some(status)) if panic!("trackd ended: {status}"))
+            let ended = child.try_wait().unwrap();
+            assert!(count() >= times || ended.is_none(), "trackd ended before it said so: {ended:?}");
+            count() >= times
         })
         .await;
     }
@@ -153,9 +166,4 @@ pub fn stderr(output: &Output) -> String {
 /// What stdout of a finished command was.
 pub fn stdout(output: &Output) -> String {
     String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// A path as text.
-pub fn text(path: &Path) -> &str {
-    path.to_str().unwrap()
 }

@@ -36,7 +36,6 @@ rm -rf "$dir"
 /// One cluster.
 pub struct Server {
     dir: PathBuf,
-    pub binaries: Binaries,
     watchdog: Mutex<Watchdog>,
 }
 
@@ -68,7 +67,7 @@ impl Server {
         account.apply(&mut command);
         let mut child = command.spawn().expect("start the watchdog");
         let answers = BufReader::new(child.stdout.take().expect("its output is piped"));
-        let server = Server { dir, binaries, watchdog: Mutex::new(Watchdog { child, answers }) };
+        let server = Server { dir, watchdog: Mutex::new(Watchdog { child, answers }) };
         server.watchdog.lock().expect("no panic holds it").expect("up");
         server
     }

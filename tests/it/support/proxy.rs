@@ -1,7 +1,7 @@
 //! A proxy between trackd and PostgreSQL that loses the server's answers on command.
 
 use super::postgres::Database;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -35,10 +35,6 @@ impl Proxy {
     /// Requests still reach the server; its next answer closes the connection instead of arriving.
     pub fn lose_answers_from_now(&self) {
         self.lose.store(true, Ordering::SeqCst);
-    }
-
-    pub fn path(&self) -> &Path {
-        self.dir.path()
     }
 }
 
