@@ -26,7 +26,7 @@ impl Every {
         if !(SHORTEST..=LONGEST).contains(&period) {
             return Err(format!("period {period:?}: expected 100ms to 365 days"));
         }
-        if period.subsec_nanos() % 1_000_000 != 0 {
+        if !period.subsec_nanos().is_multiple_of(1_000_000) {
             return Err(format!("period {period:?}: expected whole milliseconds"));
         }
         Ok(Every { period })
