@@ -13,7 +13,7 @@ mod plan;
 mod shaping;
 
 pub use error::Error;
-pub use plan::{DryTable, FreshRows, Outcome, Plan, Shared};
+pub use plan::{DryTable, FreshRows, Outcome, Plan, Shared, related};
 
 use crate::source::Payload;
 use crate::status::Kind;

@@ -1,8 +1,10 @@
 //! The configured database, for commands and for the daemon: an address, a pool, and the server if it is ours.
 
 use super::failure::{Failure, embedded_unusable, migration_unusable, standing, unusable};
+use crate::class::Class;
 use crate::config::{self, Config, DatabaseUrl};
 use crate::daemon::ledger::{Ledger, Memory, Unusable};
+use crate::run::related;
 use crate::shape::Table;
 use crate::status::{self, Run};
 use crate::store::embedded::Cluster;
@@ -18,6 +20,8 @@ use tokio_postgres::NoTls;
 
 /// How long borrowed connections may take to come back at the end.
 const CLOSE: Duration = Duration::from_secs(10);
+/// Trackers whose tables are made in one transaction: each table is a few locks, and the server has some thousands.
+const TOGETHER: usize = 100;
 
 /// The database of a configuration. Nothing is opened before `open`.
 #[derive(Debug)]
@@ -26,7 +30,8 @@ pub(super) struct Database {
     address: tokio_postgres::Config,
     conninfo: String,
     embedded: Option<Embedded>,
-    tables: Vec<Arc<Table>>,
+    /// For each tracker its tables and those they refer to.
+    tables: Vec<Vec<Arc<Table>>>,
 }
 
 #[derive(Debug)]
@@ -55,7 +60,7 @@ impl Database {
         let address =
             connect::parse(&conninfo).map_err(|error| Failure::config(error.to_string()).with_hint(error.hint()))?;
         let pool = Pool::new(options(&config.database, address.clone()));
-        let tables = config.trackers.iter().flat_map(|tracker| &tracker.tables).cloned().collect();
+        let tables = config.trackers.iter().map(|tracker| related(config, tracker)).collect();
         Ok(Database { pool, address, conninfo, embedded, tables })
     }
 
@@ -91,6 +96,18 @@ impl Database {
         if embedded.cluster.borrow().is_none() {
             let cluster = Cluster::open(&embedded.state_dir).await.map_err(|error| embedded_unusable(&error))?;
             embedded.cluster.send_replace(Some(Arc::new(cluster)));
+        }
+        Ok(())
+    }
+
+    /// Makes and extends tables in one transaction.
+    async fn ensure(&self, tables: &[Arc<Table>]) -> Result<(), Unusable> {
+        let mut guard = self.pool.begin().await.map_err(|error| unusable(&error))?;
+        match tables::ensure(&mut guard, tables).await {
+            Ok(_) => drop(guard.commit().await.map_err(|error| unusable(&error))?),
+            Err(error) if error.class() == Class::Retry => return Err(unusable(&error)),
+            // A table that cannot be made is its tracker's trouble: each run of it fails and says why.
+            Err(error) => tracing::error!(error = %error, hint = error.hint(), "tables are not as configured"),
         }
         Ok(())
     }
@@ -136,12 +153,8 @@ impl Ledger for Database {
             for applied in self.migrate().await? {
                 tracing::info!(migration = applied, "schema trackd migrated");
             }
-            let mut guard = self.pool.begin().await.map_err(|error| unusable(&error))?;
-            // A table that cannot be made is its tracker's trouble: each run of it fails and says why.
-            match tables::ensure(&mut guard, &self.tables).await {
-                Ok(_) => drop(guard.commit().await.map_err(|error| unusable(&error))?),
-                Err(error) if error.class() == crate::class::Class::Retry => return Err(unusable(&error)),
-                Err(error) => tracing::error!(error = %error, hint = error.hint(), "tables are not as configured"),
+            for some in self.tables.chunks(TOGETHER) {
+                self.ensure(&some.concat()).await?;
             }
             Ok(())
         }

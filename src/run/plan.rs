@@ -154,8 +154,8 @@ impl DryTable {
     }
 }
 
-/// The tracker's tables and, before them, all that they refer to.
-fn related(config: &Config, tracker: &Tracker) -> Vec<Arc<Table>> {
+/// The tracker's tables and all that they refer to.
+pub fn related(config: &Config, tracker: &Tracker) -> Vec<Arc<Table>> {
     let by_name = |name: &str| config.trackers.iter().flat_map(|other| &other.tables).find(|table| table.name == name);
     let mut seen = HashSet::new();
     let mut open: Vec<&Arc<Table>> = tracker.tables.iter().collect();

@@ -106,7 +106,8 @@ async fn two_hundred_hangups_do_no_harm_also_in_the_first_moments() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_at_random_moments_no_run_is_half_or_double_and_every_tracker_goes_on() {
-    const KILLS: u64 = 20;
+    // TRACKD_TEST_KILLS=200 for the long form.
+    let kills: u64 = std::env::var("TRACKD_TEST_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(20);
     let database = Server::shared().database().await;
     let trackers: String = (0..8).map(|i| file_tracker(&format!("t{i}"), "100ms")).collect();
     let home = Home::new(&database, &trackers);
@@ -114,7 +115,7 @@ async fn killed_at_random_moments_no_run_is_half_or_double_and_every_tracker_goe
         home.put(&format!("t{i}.json"), BODY);
     }
     let client = database.client().await;
-    for kill in 0..KILLS {
+    for kill in 0..kills {
         let daemon = home.run();
         let before = count(&client, "SELECT count(*) FROM trackd.runs").await.max(0);
         // Random for our purpose: how many runs had landed when it is killed.

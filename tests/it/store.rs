@@ -220,8 +220,11 @@ const DAY_1: &str = "2025-01-01T00:00:00Z";
 const DAY_2: &str = "2025-01-02T00:00:00Z";
 const DAY_3: &str = "2025-01-03T00:00:00Z";
 
+/// An instant, its rows, and how many of them are written.
+type Step<'a> = (&'a str, &'a [(&'a str, i32)], u64);
+
 /// Few rows go as arrays, many by COPY: both must do the same.
-async fn both_ways(ddl: &str, history: History, steps: &[(&str, &[(&str, i32)], u64)], sql: &str, expected: &[&str]) {
+async fn both_ways(ddl: &str, history: History, steps: &[Step<'_>], sql: &str, expected: &[&str]) {
     for padding in [0, 700] {
         let database = Server::shared().database().await;
         let pool = pool(&database);
