@@ -65,7 +65,7 @@ pub(super) async fn demo(args: Args, mut signals: Signals) -> Result<(), Failure
     for tracker in &status.trackers {
         println!("  {:<16} {:>4} runs {:>7} rows", tracker.name, tracker.totals.succeeded, tracker.totals.rows_written);
     }
-    println!("It is all still there: trackd --config {} psql", path.display());
+    println!("It is all still there: {} --config {} psql", program(), path.display());
     match (totals.failed, totals.succeeded) {
         (0, 1..) => Ok(()),
         _ => Err(Failure::work(format!("{} runs failed, {} succeeded", totals.failed, totals.succeeded))),
@@ -74,12 +74,18 @@ pub(super) async fn demo(args: Args, mut signals: Signals) -> Result<(), Failure
 
 fn welcome(config: &Path, page: SocketAddr) {
     println!(
-        "The arena plays, trackd follows it.\n\n  page   http://{page}/\n  psql   trackd --config {} psql\n",
+        "The arena plays, trackd follows it.\n\n  page   http://{page}/\n  psql   {} --config {} psql\n",
+        program(),
         config.display()
     );
     for (title, sql) in demo::QUERIES {
         println!("-- {title}\n{}\n", sql.trim());
     }
+}
+
+/// How to call this program again: a checkout's is not on PATH.
+fn program() -> String {
+    std::env::current_exe().map_or_else(|_| "trackd".into(), |path| path.display().to_string())
 }
 
 /// The demo's own state directory.

@@ -16,4 +16,5 @@ mod schedule;
 mod shape;
 mod source;
 mod store;
+mod supervisor;
 mod support;
