@@ -95,7 +95,7 @@ fn rows_program() -> impl Strategy<Value = &'static str> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(1500))]
+    #![proptest_config(ProptestConfig::with_cases(400))]
 
     #[test]
     fn both_paths_give_identical_rows_and_tallies(body in payload(), rows in rows_program(), keyed in any::<bool>()) {
@@ -103,9 +103,12 @@ proptest! {
         let plain = shape(body.as_bytes(), &table(rows, &COLUMNS, key, Program::compile));
         let mixed = shape(body.as_bytes(), &table(&format!("{rows} | ."), &COLUMNS, key, Program::compile));
         let jq = shape(body.as_bytes(), &table(rows, &COLUMNS, key, Program::compile_jq));
-        // jaq gives null for `.[0]` of an object, jq an error: the plain path does as jq.
-        let index_of_object = |error: &super::Error| error.message.ends_with("is an object, expected an array");
-        prop_assume!(!plain.as_ref().is_err_and(index_of_object));
+        // jaq gives null for `.[0]` of an object, jq an error: paths do as jq.
+        let tells = |text: &str| text.contains("is an object, expected an array");
+        prop_assume!(!match &plain {
+            Ok((_, tally)) => tally.rejects.iter().any(|reject| tells(&reject.reason)),
+            Err(error) => tells(&error.message),
+        });
         prop_assert_eq!(plain.is_err(), jq.is_err(), "{:?} {:?}", plain, jq);
         prop_assert_eq!(mixed.is_err(), jq.is_err());
         if let (Ok(plain), Ok(mixed), Ok(jq)) = (plain, mixed, jq) {
@@ -117,7 +120,7 @@ proptest! {
             prop_assert_eq!(set_aside(&plain.1), set_aside(&jq.1));
             prop_assert_eq!(set_aside(&plain.1), set_aside(&mixed.1));
             for reject in &jq.1.rejects {
-                prop_assert!(serde_json::from_str::<serde_json::Value>(&reject.row).is_ok(), "{}", reject.row);
+                prop_assert!(serde_json::from_str::<Box<serde_json::value::RawValue>>(&reject.row).is_ok(), "{}", reject.row);
                 prop_assert!(!reject.row.contains("\\u0000") && !reject.reason.contains('\n'));
             }
         }
