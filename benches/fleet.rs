@@ -67,15 +67,17 @@ fn main() -> Outcome<()> {
         "SELECT string_agg(round(extract(epoch FROM p) * 1000)::text, ' / ') FROM unnest((SELECT percentile_disc(ARRAY[0.5, 0.99, 1]) \
          WITHIN GROUP (ORDER BY started_at - scheduled_at) FROM trackd.runs)) AS p",
     )?;
-    let firsts = count(
-        "SELECT round(avg(extract(epoch FROM first)) * 1000, 1) FROM (SELECT min(started_at - scheduled_at) AS first FROM trackd.runs GROUP BY scheduled_at) AS x",
+    let instants = count(
+        "SELECT to_char(scheduled_at, 'HH24:MI:SS') || '  first ' || round(min(l) * 1000) || '  p50 ' || \
+         round(percentile_disc(0.5) WITHIN GROUP (ORDER BY l) * 1000) || '  last ' || round(max(l) * 1000) FROM \
+         (SELECT scheduled_at, extract(epoch FROM started_at - scheduled_at) AS l FROM trackd.runs) AS x GROUP BY scheduled_at ORDER BY 1",
     )?;
     let numbers: Vec<&str> = counts.split('|').collect();
     println!(
         "instants expected {} recorded {} doubled {} not succeeded {}",
         numbers[0], numbers[1], numbers[2], numbers[3]
     );
-    println!("lateness ms p50 / p99 / max: {lateness}; of the first run of an instant: {firsts}");
+    println!("lateness ms p50 / p99 / max: {lateness}\n{instants}");
     println!("CPU of one core {:.1} %, resident {:.0} MiB", (after.0 - before.0) / seconds as f64 * 100.0, after.1);
     if numbers[0] != numbers[1] || numbers[2] != "0" { Err("instants were lost or doubled".into()) } else { Ok(()) }
 }

@@ -1,7 +1,7 @@
 //! Behaviour of `trackd run`, as a process: schedule, reload, stop, kill.
 
 use crate::support::daemon::{Home, PATIENCE, file_tracker};
-use crate::support::postgres::{Server, eventually};
+use crate::support::postgres::{Server, connect, eventually};
 use rustix::process::Signal;
 use tokio_postgres::Client;
 
@@ -143,6 +143,50 @@ async fn killed_at_random_moments_no_run_is_half_or_double_and_every_tracker_goe
         .await,
         0
     );
+}
+
+/// Every second time its database is killed with it.
+#[tokio::test(flavor = "multi_thread")]
+async fn killed_with_its_embedded_database_everything_recovers() {
+    // TRACKD_TEST_KILLS=200 for the long form.
+    let kills: u64 = std::env::var("TRACKD_TEST_KILLS").ok().and_then(|kills| kills.parse().ok()).unwrap_or(6);
+    let trackers: String = (0..4).map(|i| file_tracker(&format!("t{i}"), "100ms")).collect();
+    let home = Home::with("embedded", &trackers);
+    for i in 0..4 {
+        home.put(&format!("t{i}.json"), BODY);
+    }
+    let state = home.path("state");
+    for kill in 0..kills {
+        let mut daemon = home.run();
+        daemon.says("run succeeded", 1 + (kill * 7919 % 17) as usize).await;
+        daemon.kill();
+        if kill % 2 == 0 {
+            let pid = std::fs::read_to_string(state.join("postgres/data/postmaster.pid")).unwrap();
+            let pid = rustix::process::Pid::from_raw(pid.lines().next().unwrap().parse().unwrap()).unwrap();
+            rustix::process::kill_process(pid, Signal::KILL).unwrap();
+        }
+    }
+    let mut daemon = home.run();
+    daemon.says("run succeeded", 20).await;
+    let client = connect(&trackd::store::embedded::Cluster::address(&state).unwrap()).await;
+    for i in 0..4 {
+        audit(&client, &format!("t{i}")).await;
+        let sql = format!(
+            "SELECT count(*) FROM trackd.runs WHERE tracker = 't{i}' AND kind = 'scheduled' AND started_at > now() - interval '1 second'"
+        );
+        at_least(&client, &sql, 1).await;
+    }
+    assert_eq!(
+        count(
+            &client,
+            "SELECT count(*) FROM (SELECT 1 FROM trackd.runs GROUP BY tracker, scheduled_at HAVING count(*) > 1) AS x"
+        )
+        .await,
+        0
+    );
+    drop(client);
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
