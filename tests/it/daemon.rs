@@ -123,6 +123,8 @@ async fn killed_at_random_moments_no_run_is_half_or_double_and_every_tracker_goe
         daemon.kill();
     }
     let mut daemon = home.run();
+    // Runs of the one before are recent, too.
+    daemon.says(" ready ", 1).await;
     for i in 0..8 {
         let sql = format!(
             "SELECT count(*) FROM trackd.runs WHERE tracker = 't{i}' AND kind = 'scheduled' AND started_at > now() - interval '1 second'"
@@ -224,4 +226,44 @@ async fn a_database_that_comes_late_is_waited_for() {
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
     audit(&database.client().await, "a").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_embedded_database_that_dies_is_started_again() {
+    let home = Home::with("embedded", &file_tracker("a", "200ms"));
+    home.put("a.json", BODY);
+    let mut daemon = home.run();
+    daemon.says("run succeeded", 2).await;
+    let pid = std::fs::read_to_string(home.path("state/postgres/data/postmaster.pid")).unwrap();
+    let pid = rustix::process::Pid::from_raw(pid.lines().next().unwrap().parse().unwrap()).unwrap();
+    rustix::process::kill_process(pid, Signal::KILL).unwrap();
+    daemon.says("embedded PostgreSQL runs again", 1).await;
+    let before = daemon.said("run succeeded");
+    daemon.says("run succeeded", before + 2).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn logs_are_json_when_asked_and_also_files() {
+    let database = Server::shared().database().await;
+    let mut home = Home::new(&database, &file_tracker("a", "200ms"));
+    home.put("a.json", BODY);
+    home.set("TRACKD_LOG__FORMAT", "json");
+    home.set("TRACKD_LOG__FILE", "{ dir = \"logs\", rotation = \"never\" }");
+    let mut daemon = home.run();
+    daemon.says("run succeeded", 2).await;
+    daemon.signal(Signal::USR1);
+    daemon.says("\"queued\":0", 1).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    let lines: Vec<serde_json::Value> = daemon.log().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let run = lines.iter().find(|line| line["message"] == "run succeeded").unwrap();
+    assert_eq!((run["tracker"].as_str(), run["rows_written"].as_i64()), (Some("a"), Some(2)), "{run}");
+    let files: Vec<String> = std::fs::read_dir(home.path("logs"))
+        .unwrap()
+        .flatten()
+        .map(|file| std::fs::read_to_string(file.path()).unwrap())
+        .collect();
+    assert!(files.len() == 1 && files[0].contains("\"stopped\""), "{files:?}");
 }

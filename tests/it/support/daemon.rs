@@ -15,6 +15,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 pub struct Home {
     dir: tempfile::TempDir,
     database: String,
+    variables: Vec<(&'static str, String)>,
 }
 
 impl Home {
@@ -27,9 +28,14 @@ impl Home {
         let dir = tempfile::tempdir().unwrap();
         // The account of an embedded server passes through.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let home = Home { dir, database: database.to_owned() };
+        let home = Home { dir, database: database.to_owned(), variables: Vec::new() };
         home.configure(trackers);
         home
+    }
+
+    /// Sets an environment variable of everything started from now on.
+    pub fn set(&mut self, name: &'static str, value: &str) {
+        self.variables.push((name, value.to_owned()));
     }
 
     /// Writes the configuration anew, whole.
@@ -58,6 +64,7 @@ impl Home {
     fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trackd"));
         command.args(args).current_dir(self.dir.path()).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
+        command.envs(self.variables.iter().map(|(name, value)| (*name, value.as_str())));
         command
     }
 
