@@ -27,6 +27,9 @@ const LOCK_PATIENCE: Duration = Duration::from_secs(660);
 /// How often a server is looked at, and how often in a row it may be started again.
 const LOOK: Duration = Duration::from_secs(1);
 const RESTARTS: u32 = 10;
+/// How often a start is tried again while sessions of a killed server hold its memory, and after how long.
+const START_TRIES: u32 = 20;
+const START_PAUSE: Duration = Duration::from_millis(250);
 
 /// A running server of the state directory, held by this process until `close`.
 #[derive(Debug)]
@@ -67,7 +70,7 @@ impl Cluster {
         }
         if !cluster.is_running() {
             cluster.configure()?;
-            cluster.start().await?;
+            cluster.start_patiently().await?;
         }
         cluster.ensure_database().await?;
         Ok(cluster)
@@ -210,6 +213,17 @@ impl Cluster {
         let path = self.data().join("trackd.conf");
         std::fs::write(&path, text).map_err(|error| EmbeddedError::io("write", &path, error))?;
         own(&path, &self.account)
+    }
+
+    /// After a kill of the server its sessions hold its memory for a moment, and a new one refuses to start.
+    async fn start_patiently(&self) -> Result<(), EmbeddedError> {
+        for _ in 0..START_TRIES {
+            match self.start().await {
+                Err(error) if error.to_string().contains("is still in use") => tokio::time::sleep(START_PAUSE).await,
+                started => return started,
+            }
+        }
+        self.start().await
     }
 
     async fn start(&self) -> Result<(), EmbeddedError> {

@@ -15,11 +15,16 @@ use trackd::store::embedded::{Account, Binaries, search_path};
 /// Starts a server, says "up" when it takes connections, restarts it on "start", stops all at the end of its input.
 const WATCHDOG: &str = r#"
 bin=$1 dir=$2
-start() {
+try() {
     "$bin/postgres" -D "$dir/data" -k "$dir" >>"$dir/log" 2>&1 </dev/null &
     pid=$!
     while kill -0 $pid 2>/dev/null && ! "$bin/pg_isready" -q -h "$dir" -U postgres; do sleep 0.05; done
-    kill -0 $pid 2>/dev/null && echo up || { echo down; cat "$dir/log" >&2; }
+    kill -0 $pid 2>/dev/null
+}
+start() {
+    # After a kill the backends of the old server hold its memory for a moment.
+    for _ in 1 2 3 4 5 6 7 8 9 10; do try && { echo up; return; }; sleep 0.3; done
+    echo down; cat "$dir/log" >&2
 }
 start
 while read -r order; do

@@ -32,7 +32,7 @@ impl Proxy {
         database.url_at(self.dir.path())
     }
 
-    /// Requests still reach the server; its next answer closes the connection instead of arriving.
+    /// Requests still reach the server; its answers do not arrive, and the connection ends when it has committed.
     pub fn lose_answers_from_now(&self) {
         self.lose.store(true, Ordering::SeqCst);
     }
@@ -47,8 +47,15 @@ async fn forward(client: UnixStream, server: PathBuf, lose: Arc<AtomicBool>) {
         let mut buffer = vec![0; 16 * 1024];
         loop {
             let read = from_server.read(&mut buffer).await?;
-            if read == 0 || lose.load(Ordering::SeqCst) {
+            if read == 0 {
                 return Ok(());
+            }
+            if lose.load(Ordering::SeqCst) {
+                // Closed only when the server has said that it committed.
+                match buffer[..read].windows(7).any(|bytes| bytes == b"COMMIT\0") {
+                    true => return Ok(()),
+                    false => continue,
+                }
             }
             to_client.write_all(&buffer[..read]).await?;
         }
