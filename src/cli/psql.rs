@@ -4,6 +4,7 @@ use super::database::Database;
 use super::failure::Failure;
 use crate::config::Config;
 use crate::store::connect;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_postgres::config::Host;
 
 #[derive(Debug, clap::Args)]
@@ -18,16 +19,27 @@ pub(super) async fn psql(config: &Config, args: Args) -> Result<(), Failure> {
     database.start().await?;
     let mut command = tokio::process::Command::new("psql");
     command.args(&args.args).envs(variables(database.conninfo())?);
-    let status = command.status().await;
+    let status = match catch_keys() {
+        Ok(_caught) => command.status().await,
+        Err(error) => Err(error),
+    };
     database.end().await;
     match status {
         Ok(status) if status.success() => Ok(()),
         // psql said why.
         Ok(_) => Err(Failure::work("")),
         Err(error) => {
-            Err(Failure::work(format!("run psql: {error}")).with_hint(Some("apt-get install postgresql-client".into())))
+            let missing = error.kind() == std::io::ErrorKind::NotFound;
+            let hint = missing.then(|| "apt-get install postgresql-client".to_owned());
+            Err(Failure::work(format!("run psql: {error}")).with_hint(hint))
         }
     }
+}
+
+/// Ctrl-C and Ctrl-\ reach both processes and are psql's: a trackd that died of them would leave its server running.
+/// Caught, not ignored, which psql would inherit.
+fn catch_keys() -> std::io::Result<[Signal; 2]> {
+    Ok([signal(SignalKind::interrupt())?, signal(SignalKind::quit())?])
 }
 
 /// The address in psql's environment: a password in its arguments could be read by everybody.

@@ -66,6 +66,8 @@ struct Found {
     primary_key: Vec<String>,
     /// The first column of each index.
     indexed: HashSet<String>,
+    /// The columns of the unique indexes over rows whose valid_to is null.
+    open_versions: Vec<Vec<String>>,
 }
 
 async fn read(guard: &mut Guard, tables: &[Arc<Table>]) -> Result<Catalog, Error> {
@@ -88,17 +90,20 @@ async fn read(guard: &mut Guard, tables: &[Arc<Table>]) -> Result<Catalog, Error
         found.columns.insert(row.get(2), (row.get(3), row.get(4)));
     }
     let indexes = bind(
-        "SELECT t.name, i.indisprimary, ARRAY(SELECT pg_catalog.pg_get_indexdef(i.indexrelid, k::int, true) \
+        "SELECT t.name, i.indisprimary, \
+         i.indisunique AND pg_catalog.pg_get_expr(i.indpred, i.indrelid) IS NOT DISTINCT FROM '(valid_to IS NULL)', ARRAY(SELECT pg_catalog.pg_get_indexdef(i.indexrelid, k::int, true) \
          FROM pg_catalog.generate_series(1, i.indnkeyatts) AS k ORDER BY k) \
          FROM unnest($1::text[], $2::text[]) AS t(name, quoted) \
          JOIN pg_catalog.pg_index i ON i.indrelid = pg_catalog.to_regclass(t.quoted)",
     );
     for row in guard.query(indexes).await? {
         let found = catalog.0.entry(row.get(0)).or_default();
-        let columns: Vec<String> = row.get::<_, Vec<String>>(2).iter().map(|name| unquoted(name)).collect();
+        let columns: Vec<String> = row.get::<_, Vec<String>>(3).iter().map(|name| unquoted(name)).collect();
         found.indexed.extend(columns.first().cloned());
         if row.get(1) {
             found.primary_key = columns;
+        } else if row.get(2) {
+            found.open_versions.push(columns);
         }
     }
     Ok(catalog)
@@ -186,17 +191,25 @@ fn create(table: &Table, all: &[Arc<Table>], changes: &mut Vec<Change>) {
         sql: format!("CREATE TABLE {target} ({})", parts.join(", ")),
         describe: format!("create table {}", table.name),
     });
-    if matches!(table.history, History::Change { .. }) {
-        let key: Vec<String> = table.key_names().map(str::to_owned).collect();
-        changes.push(Change {
-            sql: format!("CREATE UNIQUE INDEX ON {target} ({}) WHERE valid_to IS NULL", list(&key)),
-            describe: format!("create index on {}: one open version a key", table.name),
-        });
-    }
+    changes.extend(open_version(table).map(|(_, index)| index));
     if key.is_empty() {
         changes.push(index(table, table.history.instant_column()));
     }
     changes.extend(table.columns.iter().filter(|column| column.index).map(|column| index(table, &column.name)));
+}
+
+/// What keeps a change table to one open version a key: its columns, and the index.
+fn open_version(table: &Table) -> Option<(Vec<String>, Change)> {
+    if !matches!(table.history, History::Change { .. }) {
+        return None;
+    }
+    let key: Vec<String> = table.key_names().map(str::to_owned).collect();
+    let (target, columns) = (qualified(&table.name), list(&key));
+    let index = Change {
+        sql: format!("CREATE UNIQUE INDEX ON {target} ({columns}) WHERE valid_to IS NULL"),
+        describe: format!("create index on {}: one open version a key", table.name),
+    };
+    Some((key, index))
 }
 
 fn definition(column: &Column) -> String {
@@ -247,14 +260,7 @@ fn extend(table: &Table, all: &[Arc<Table>], found: &Found, changes: &mut Vec<Ch
             changes.push(index(table, &column.name));
         }
     }
-    for (name, ty, _) in history_columns(table.history) {
-        if !found.columns.contains_key(name) {
-            changes.push(Change {
-                sql: format!("ALTER TABLE {target} ADD COLUMN {} {ty}", quote(name)),
-                describe: format!("add column {}.{name} {ty}", table.name),
-            });
-        }
-    }
+    extend_history(table, found, changes)?;
     let known = |name: &String| {
         table.columns.iter().any(|column| column.name == *name)
             || history_columns(table.history).iter().any(|(history, ..)| history == name)
@@ -267,6 +273,28 @@ fn extend(table: &Table, all: &[Arc<Table>], found: &Found, changes: &mut Vec<Ch
         )),
         None => Ok(()),
     }
+}
+
+/// The columns a history adds, and what `change` needs to stay right.
+fn extend_history(table: &Table, found: &Found, changes: &mut Vec<Change>) -> Result<(), Error> {
+    let target = qualified(&table.name);
+    for (name, ty, _) in history_columns(table.history) {
+        match found.columns.get(name) {
+            None => changes.push(Change {
+                sql: format!("ALTER TABLE {target} ADD COLUMN {} {ty}", quote(name)),
+                describe: format!("add column {}.{name} {ty}", table.name),
+            }),
+            Some((have, _)) if have != ty => {
+                let column = quote(name);
+                let statement = format!("ALTER TABLE {target} ALTER COLUMN {column} TYPE {ty} USING {column}::{ty}");
+                return Err(refuse(table, format!("column {name}: expected {ty}, got {have}"), statement));
+            }
+            Some(_) => {}
+        }
+    }
+    let missing = open_version(table).filter(|(key, _)| !found.open_versions.contains(key));
+    changes.extend(missing.map(|(_, index)| index));
+    Ok(())
 }
 
 /// integer → bigint → numeric, and numeric(p,s) → one that holds all its values.

@@ -18,3 +18,4 @@ mod source;
 mod store;
 mod supervisor;
 mod support;
+mod tables;

@@ -10,26 +10,32 @@
 
 use super::{Account, Binaries, EmbeddedError, search_path};
 use rustix::fs::FlockOperation;
+use rustix::process::{Pid, WaitOptions};
 use std::fs::File;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
+use tokio_postgres::error::SqlState;
+use tokio_postgres::tls::NoTlsStream;
+use tokio_postgres::{Client, Connection, NoTls, Socket};
 
 /// The longest a Unix socket's path may be, with `/.s.PGSQL.5432` and a NUL in 108 bytes.
 const SOCKET_DIR_MAX: usize = 107 - "/.s.PGSQL.5432".len();
 /// Recovery after a crash replays the log first; pg_ctl gives up later than a person would.
-const START_SECONDS: &str = "600";
+const START_SECONDS: u64 = 600;
 /// A fast shutdown ends sessions at once and writes a checkpoint.
 const STOP_SECONDS: &str = "60";
+/// How long the remains of a killed server (its process, its sessions) may take to go.
+const REMAINS: Duration = Duration::from_secs(30);
+/// Between two tries.
+const PAUSE: Duration = Duration::from_millis(100);
 /// How long another process may take to start or stop the server.
 const LOCK_PATIENCE: Duration = Duration::from_secs(660);
 /// How often a server is looked at, and how often in a row it may be started again.
 const LOOK: Duration = Duration::from_secs(1);
 const RESTARTS: u32 = 10;
-/// How often a start is tried again while sessions of a killed server hold its memory, and after how long.
-const START_TRIES: u32 = 20;
-const START_PAUSE: Duration = Duration::from_millis(250);
 
 /// A running server of the state directory, held by this process until `close`.
 #[derive(Debug)]
@@ -70,7 +76,7 @@ impl Cluster {
         }
         if !cluster.is_running() {
             cluster.configure()?;
-            cluster.start_patiently().await?;
+            cluster.start().await?;
         }
         cluster.ensure_database().await?;
         Ok(cluster)
@@ -102,11 +108,14 @@ impl Cluster {
 
     /// Whether the server's process is there.
     pub fn is_running(&self) -> bool {
-        // Line 1 of postmaster.pid is the process, line 2 its data directory: a pid of somebody else is no server.
         let Ok(text) = std::fs::read_to_string(self.data().join("postmaster.pid")) else { return false };
-        let pid = text.lines().next().unwrap_or_default().trim();
+        let Some(pid) = text.lines().next().and_then(|line| line.trim().parse().ok()).and_then(Pid::from_raw) else {
+            return false;
+        };
+        // As process 1 of a container trackd inherits the server: dead and not waited for, it would never be gone.
+        let _ = rustix::process::waitpid(Some(pid), WaitOptions::NOHANG);
         let command = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
-        !pid.is_empty() && String::from_utf8_lossy(&command).contains("postgres")
+        serves(&command, &self.data())
     }
 
     /// Starts the server again whenever it ends by itself. Returns when it did so too often in a row.
@@ -215,21 +224,28 @@ impl Cluster {
         own(&path, &self.account)
     }
 
-    /// After a kill of the server its sessions hold its memory for a moment, and a new one refuses to start.
-    async fn start_patiently(&self) -> Result<(), EmbeddedError> {
-        for _ in 0..START_TRIES {
-            match self.start().await {
-                Err(error) if error.to_string().contains("is still in use") => tokio::time::sleep(START_PAUSE).await,
-                started => return started,
+    /// Starts the server; sessions of a killed one may hold its memory for a while, and are waited for.
+    async fn start(&self) -> Result<(), EmbeddedError> {
+        let deadline = Instant::now() + REMAINS;
+        loop {
+            let result = self.start_once().await;
+            let remains = |error: &EmbeddedError| {
+                let text = error.to_string();
+                text.contains("already exists") || text.contains("still in use")
+            };
+            if !result.as_ref().is_err_and(remains) || Instant::now() > deadline {
+                return result;
             }
+            tokio::time::sleep(PAUSE).await;
         }
-        self.start().await
     }
 
-    async fn start(&self) -> Result<(), EmbeddedError> {
+    async fn start_once(&self) -> Result<(), EmbeddedError> {
         let log = self.home.join("start.log");
+        // What an earlier start said would be taken for the reason of this one.
+        let _ = std::fs::remove_file(&log);
         let mut command = Command::new(self.binaries.program("pg_ctl"));
-        command.arg("-D").arg(self.data()).arg("-l").arg(&log).args(["-w", "-t", START_SECONDS, "start"]);
+        command.arg("-D").arg(self.data()).arg("-l").arg(&log).args(["-w", "-t", &START_SECONDS.to_string(), "start"]);
         run("start embedded PostgreSQL", command, &self.account).await.map_err(|error| {
             let text = std::fs::read_to_string(&log).unwrap_or_default();
             let last = text.lines().rev().find(|line| line.contains("FATAL")).unwrap_or_default().to_owned();
@@ -238,11 +254,23 @@ impl Cluster {
         })
     }
 
+    async fn connect(
+        &self,
+        database: &str,
+    ) -> Result<(Client, Connection<Socket, NoTlsStream>), tokio_postgres::Error> {
+        tokio_postgres::connect(&self.conninfo_of(database), NoTls).await
+    }
+
+    /// Waits until the server takes connections (one that was adopted may be replaying its log), and makes
+    /// the database if it is missing.
     async fn ensure_database(&self) -> Result<(), EmbeddedError> {
-        let connect = |database: &str| {
-            let conninfo = self.conninfo_of(database);
-            async move { tokio_postgres::connect(&conninfo, tokio_postgres::NoTls).await }
-        };
+        let deadline = Instant::now() + Duration::from_secs(START_SECONDS);
+        while matches!(self.connect("trackd").await, Err(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW))
+            && Instant::now() < deadline
+        {
+            tokio::time::sleep(PAUSE).await;
+        }
+        let connect = |database| self.connect(database);
         let failed = |error: tokio_postgres::Error| {
             EmbeddedError::retry(format!(
                 "connect to embedded PostgreSQL: {}",
@@ -252,7 +280,7 @@ impl Cluster {
         match connect("trackd").await {
             // The connection ends with its client, at once.
             Ok((_client, _connection)) => Ok(()),
-            Err(error) if error.code() == Some(&tokio_postgres::error::SqlState::INVALID_CATALOG_NAME) => {
+            Err(error) if error.code() == Some(&SqlState::INVALID_CATALOG_NAME) => {
                 let (client, connection) = connect("postgres").await.map_err(failed)?;
                 let create = async move { client.batch_execute("CREATE DATABASE trackd").await };
                 // Both on this task: nothing is spawned that could outlive this call.
@@ -262,6 +290,14 @@ impl Cluster {
             Err(error) => Err(failed(error)),
         }
     }
+}
+
+/// Whether this command line (arguments end in NUL) is that of the server of `data`: after a reboot the pid in its
+/// file may be that of anybody, another PostgreSQL not excluded.
+fn serves(command: &[u8], data: &Path) -> bool {
+    let mut arguments = command.split(|&byte| byte == 0);
+    let program = arguments.next().unwrap_or_default();
+    program.ends_with(b"/postgres") && arguments.any(|argument| argument == data.as_os_str().as_bytes())
 }
 
 fn conninfo_at(socket_dir: &Path, database: &str) -> String {
@@ -323,10 +359,9 @@ fn major_of(home: &Path) -> Option<u32> {
 fn socket_dir(home: &Path, account: &Account) -> Result<PathBuf, EmbeddedError> {
     let mut dir = home.join("socket");
     if dir.as_os_str().len() > SOCKET_DIR_MAX {
-        use std::hash::{DefaultHasher, Hash, Hasher};
-        let mut hash = DefaultHasher::new();
-        home.hash(&mut hash);
-        dir = PathBuf::from(format!("/tmp/trackd-{}-{:016x}", account.uid, hash.finish()));
+        // A hash that another build computes alike: a server that runs must be found after an upgrade of trackd.
+        let hash = xxhash_rust::xxh3::xxh3_64(home.as_os_str().as_bytes());
+        dir = PathBuf::from(format!("/tmp/trackd-{}-{hash:016x}", account.uid));
     }
     match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
         Ok(()) => own(&dir, account)?,
@@ -394,4 +429,19 @@ fn last_line(mut file: File) -> String {
     let mut text = String::new();
     let _ = file.rewind().and_then(|()| file.read_to_string(&mut text));
     text.lines().rev().find(|line| !line.trim().is_empty()).unwrap_or("it said nothing").trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_server_of_this_directory_is_ours() {
+        let data = Path::new("/state/postgres/data");
+        assert!(serves(b"/usr/lib/postgresql/15/bin/postgres\0-D\0/state/postgres/data\0", data));
+        assert!(!serves(b"/usr/lib/postgresql/15/bin/postgres\0-D\0/var/lib/postgresql/15/main\0", data));
+        assert!(!serves(b"postgres: checkpointer \0", data));
+        assert!(!serves(b"/usr/bin/tail\0/state/postgres/data\0", data));
+        assert!(!serves(b"", data));
+    }
 }
