@@ -6,6 +6,7 @@
 mod account;
 mod binaries;
 mod cluster;
+mod directory;
 mod error;
 
 pub use account::Account;
