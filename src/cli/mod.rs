@@ -21,7 +21,7 @@ use crate::config::{self, Config, Environment};
 use crate::daemon::signal::Signals;
 use clap::{Parser, Subcommand};
 use failure::Failure;
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -66,7 +66,7 @@ pub fn main() -> ExitCode {
         Err(error) => return Failure::work(format!("start: {error}")).tell(),
     };
     // A daemon's handlers stand before its arguments are read: a SIGHUP in its first millisecond must not end it.
-    let signals = is_daemon().then(|| runtime.block_on(async { Signals::install() }));
+    let signals = is_daemon(std::env::args_os()).then(|| runtime.block_on(async { Signals::install() }));
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
@@ -80,8 +80,18 @@ pub fn main() -> ExitCode {
     }
 }
 
-fn is_daemon() -> bool {
-    std::env::args_os().skip(1).any(|arg| arg == OsStr::new("run") || arg == OsStr::new("demo"))
+/// Whether the subcommand is one that takes signals as events. Only the subcommand counts: handlers are never taken
+/// back, and `trackd once run` must still end at Ctrl-C.
+fn is_daemon(args: impl Iterator<Item = OsString>) -> bool {
+    let mut args = args.skip(1);
+    while let Some(arg) = args.next() {
+        match arg.to_string_lossy().as_ref() {
+            "--config" | "-c" => drop(args.next()),
+            flag if flag.starts_with('-') => {}
+            word => return matches!(word, "run" | "demo"),
+        }
+    }
+    false
 }
 
 fn usage(error: &clap::Error) -> ExitCode {
@@ -117,4 +127,33 @@ fn load(explicit: Option<&Path>) -> Result<Config, Failure> {
     let faults = |faults: config::Faults| Failure::config(faults.render(colour));
     let path = config::locate(explicit, &environment).map_err(faults)?;
     config::load(&path, &environment).map_err(faults)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::is_daemon;
+
+    #[test]
+    fn only_the_subcommand_makes_it_a_daemon() {
+        let is = |line: &str| is_daemon(line.split(' ').map(Into::into));
+        for line in [
+            "trackd run",
+            "trackd demo --for 3s",
+            "trackd --config x run",
+            "trackd -c run run",
+            "trackd --config=x run",
+        ] {
+            assert!(is(line), "{line}");
+        }
+        for line in [
+            "trackd",
+            "trackd once run",
+            "trackd runs demo",
+            "trackd -c run check",
+            "trackd psql -- run",
+            "trackd --help",
+        ] {
+            assert!(!is(line), "{line}");
+        }
+    }
 }

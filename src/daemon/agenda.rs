@@ -41,16 +41,29 @@ struct Entry {
 struct Slot {
     schedule: Schedule,
     jitter: SignedDuration,
+    /// The instant that is on the heap for it.
+    next: Option<Timestamp>,
     number: u64,
 }
 
 impl Agenda {
     /// Enters a tracker, or replaces it: its next instant is the first after `after`, fired `jitter` later.
-    pub fn set(&mut self, tracker: &Arc<str>, schedule: Schedule, jitter: Duration, after: Timestamp) {
+    ///
+    /// Shape: gives back the instant of the replaced one that had come by `after` and still waited for its firing.
+    /// It belongs to no new schedule: the caller hands it over, or it is lost.
+    pub fn set(
+        &mut self,
+        tracker: &Arc<str>,
+        schedule: Schedule,
+        jitter: Duration,
+        after: Timestamp,
+    ) -> Option<Timestamp> {
         self.made += 1;
         let jitter = SignedDuration::try_from(jitter).unwrap_or_default();
-        self.slots.insert(Arc::clone(tracker), Slot { schedule, jitter, number: self.made });
+        let slot = Slot { schedule, jitter, next: None, number: self.made };
+        let replaced = self.slots.insert(Arc::clone(tracker), slot);
         self.plan(tracker, after);
+        replaced?.next.filter(|scheduled_at| *scheduled_at <= after)
     }
 
     /// Takes a tracker out.
@@ -95,8 +108,9 @@ impl Agenda {
 
     /// Puts the first instant after `after` on the heap. Returns when it fires.
     fn plan(&mut self, tracker: &Arc<str>, after: Timestamp) -> Option<Timestamp> {
-        let slot = self.slots.get(tracker)?;
-        let scheduled_at = slot.schedule.next_after(after)?;
+        let slot = self.slots.get_mut(tracker)?;
+        slot.next = slot.schedule.next_after(after);
+        let scheduled_at = slot.next?;
         let fire_at = scheduled_at.checked_add(slot.jitter).ok()?;
         self.heap.push(Reverse(Entry { fire_at, scheduled_at, tracker: Arc::clone(tracker), number: slot.number }));
         Some(fire_at)
@@ -196,6 +210,16 @@ mod tests {
         assert_eq!(agenda.take_due(at(1000)), [one("c", 1000)]);
         assert_eq!(agenda.take_due(at(2000)), [one("c", 2000)]);
         assert_eq!(agenda.next_fire(), Some(at(3000)));
+    }
+
+    #[test]
+    fn a_replaced_tracker_gives_back_the_instant_that_waited_for_its_jitter() {
+        let mut agenda = agenda(&[("a", 1000, 500)], 0);
+        let a = Arc::from("a");
+        assert_eq!(agenda.set(&a, every(1000), Duration::from_millis(500), at(900)), None, "it has not come yet");
+        assert_eq!(agenda.set(&a, every(5000), Duration::ZERO, at(1200)), Some(at(1000)));
+        assert_eq!(agenda.take_due(at(4999)), []);
+        assert_eq!(agenda.take_due(at(5000)), [one("a", 5000)]);
     }
 
     #[test]

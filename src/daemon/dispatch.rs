@@ -218,7 +218,13 @@ impl Lane {
     /// Empties it of all that does not run yet.
     fn clear(&mut self, name: &Arc<str>) -> Vec<Due> {
         let mut dues: Vec<Due> = self.next.take().into_iter().chain(self.backlog.drain(..)).collect();
-        dues.extend(self.waits(name));
+        if self.gate.waiting().is_some() {
+            dues.extend(self.waits(name));
+        }
+        if !self.running {
+            // Nothing will ever finish here: a tracker that comes back must find its gate open.
+            self.gate = Gate::default();
+        }
         dues
     }
 }
@@ -226,5 +232,122 @@ impl Lane {
 impl std::fmt::Debug for Dispatch {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Dispatch").field("queued", &self.queued()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::run::Outcome;
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+    use jiff::Timestamp;
+    use std::time::Duration;
+
+    struct Named(&'static str, Overlap);
+
+    impl Work for Named {
+        fn name(&self) -> &str {
+            self.0
+        }
+        fn overlap(&self) -> Overlap {
+            self.1
+        }
+        fn deadline(&self) -> Duration {
+            Duration::MAX
+        }
+        fn run(self: Arc<Self>, _: Timestamp, _: Kind) -> BoxFuture<'static, Outcome> {
+            std::future::pending().boxed()
+        }
+    }
+
+    fn works(names: &[&'static str]) -> Vec<Arc<dyn Work>> {
+        names.iter().map(|name| Arc::new(Named(name, Overlap::Coalesce)) as Arc<dyn Work>).collect()
+    }
+
+    fn due(tracker: &str, second: i64, kind: Kind) -> Due {
+        Due { tracker: Arc::from(tracker), scheduled_at: Timestamp::from_second(second).unwrap(), kind }
+    }
+
+    fn tick(tracker: &str, second: i64) -> Due {
+        due(tracker, second, Kind::Scheduled)
+    }
+
+    /// What a free worker gets now.
+    fn take(dispatch: &Dispatch) -> Option<Due> {
+        dispatch.take().now_or_never().map(|job| job.expect("the dispatch goes on").due)
+    }
+
+    #[test]
+    fn a_tracker_never_runs_beside_itself_and_others_are_not_held_up() {
+        let dispatch = Dispatch::new(works(&["a", "b"]));
+        assert_eq!(dispatch.offer(tick("a", 1)), Offer::Taken);
+        assert_eq!(take(&dispatch), Some(tick("a", 1)));
+        assert_eq!(dispatch.offer(tick("a", 2)), Offer::Taken);
+        assert_eq!(dispatch.offer(tick("b", 2)), Offer::Taken);
+        assert_eq!(dispatch.offer(tick("a", 3)), Offer::Displaced(tick("a", 2)));
+        assert_eq!((take(&dispatch), take(&dispatch)), (Some(tick("b", 2)), None));
+        assert_eq!((dispatch.running(), dispatch.queued()), (2, 1));
+        dispatch.finish(&Arc::from("a"));
+        assert_eq!(take(&dispatch), Some(tick("a", 3)));
+    }
+
+    #[test]
+    fn with_skip_nothing_waits() {
+        let dispatch = Dispatch::new(vec![Arc::new(Named("a", Overlap::Skip))]);
+        assert_eq!(dispatch.offer(tick("a", 1)), Offer::Taken);
+        assert_eq!(dispatch.offer(tick("a", 2)), Offer::Refused(tick("a", 2)));
+    }
+
+    #[test]
+    fn caught_up_instants_run_in_their_order_before_what_waits() {
+        let dispatch = Dispatch::new(works(&["a"]));
+        let missed: Vec<Due> = (1..=3).map(|second| due("a", second, Kind::CatchUp)).collect();
+        assert_eq!(dispatch.catch_up(&Arc::from("a"), missed.clone()), []);
+        assert_eq!(dispatch.offer(tick("a", 4)), Offer::Taken);
+        let mut ran = Vec::new();
+        while let Some(due) = take(&dispatch) {
+            ran.push(due);
+            dispatch.finish(&Arc::from("a"));
+        }
+        assert_eq!(ran, [missed, vec![tick("a", 4)]].concat());
+        assert_eq!((dispatch.running(), dispatch.queued()), (0, 0));
+    }
+
+    #[test]
+    fn a_removed_tracker_gives_back_what_waits_and_ends_with_its_run() {
+        let dispatch = Dispatch::new(works(&["a", "b"]));
+        dispatch.offer(tick("a", 1));
+        take(&dispatch);
+        dispatch.offer(tick("a", 2));
+        dispatch.offer(tick("b", 2));
+        assert_eq!(dispatch.replace(works(&["b"])), [tick("a", 2)]);
+        assert_eq!(dispatch.offer(tick("a", 3)), Offer::Gone(tick("a", 3)));
+        assert_eq!((dispatch.running(), take(&dispatch)), (1, Some(tick("b", 2))));
+        dispatch.finish(&Arc::from("a"));
+        assert_eq!(dispatch.running(), 1);
+    }
+
+    #[test]
+    fn a_tracker_that_comes_back_while_it_runs_waits_for_that_run_and_loses_no_instant() {
+        let dispatch = Dispatch::new(works(&["a"]));
+        dispatch.offer(tick("a", 1));
+        take(&dispatch);
+        dispatch.replace(Vec::new());
+        dispatch.replace(works(&["a"]));
+        assert_eq!(dispatch.offer(tick("a", 2)), Offer::Taken);
+        assert_eq!(take(&dispatch), None, "it would run beside itself");
+        dispatch.finish(&Arc::from("a"));
+        assert_eq!(take(&dispatch), Some(tick("a", 2)));
+    }
+
+    #[test]
+    fn a_stopped_dispatch_gives_back_what_waits_and_lets_workers_go() {
+        let dispatch = Dispatch::new(works(&["a", "b"]));
+        dispatch.offer(tick("a", 1));
+        assert_eq!(dispatch.stop(), [tick("a", 1)]);
+        assert!(dispatch.take().now_or_never().expect("no wait").is_none());
+        assert_eq!(dispatch.offer(tick("b", 2)), Offer::Gone(tick("b", 2)));
+        assert_eq!(dispatch.stop(), []);
     }
 }

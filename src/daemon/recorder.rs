@@ -120,3 +120,98 @@ async fn persist(batch: &[Run], ledger: &dyn Ledger) {
         tracing::info!(runs = batch.len(), "outcomes that waited are in the ledger");
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::class::Class;
+    use crate::daemon::ledger::{Memory, Unusable};
+    use crate::daemon::work::{Due, Identity};
+    use crate::status::{Kind, Pool, RunStatus};
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+    use jiff::Timestamp;
+    use std::collections::HashMap;
+
+    /// Fails so many times, then keeps what it is given.
+    #[derive(Default)]
+    struct Away {
+        failures: AtomicU64,
+        written: std::sync::Mutex<Vec<Run>>,
+    }
+
+    impl Ledger for Away {
+        fn open(&self) -> BoxFuture<'_, Result<(), Unusable>> {
+            async { Ok(()) }.boxed()
+        }
+        fn recall(&self, _: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>> {
+            async { Ok(HashMap::new()) }.boxed()
+        }
+        fn record<'a>(&'a self, runs: &'a [Run]) -> BoxFuture<'a, Result<(), Unusable>> {
+            async move {
+                if self.failures.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_ok()
+                {
+                    return Err(Unusable { class: Class::Retry, message: "away".into(), hint: None });
+                }
+                self.written.lock().unwrap().extend_from_slice(runs);
+                Ok(())
+            }
+            .boxed()
+        }
+        fn gauges(&self) -> (Pool, Option<String>) {
+            (Pool::default(), None)
+        }
+        fn close(&self) -> BoxFuture<'_, ()> {
+            async {}.boxed()
+        }
+    }
+
+    fn run(second: i64) -> Run {
+        let identity = Identity { instance: "test:1".into(), run_id: crate::store::ledger::run_id };
+        let at = Timestamp::from_second(second).unwrap();
+        let due = Due { tracker: Arc::from("a"), scheduled_at: at, kind: Kind::Scheduled };
+        Run { error: Some("a\0b".into()), ..identity.unrun(&due, RunStatus::Failed, at, at) }
+    }
+
+    fn instants(ledger: &Away) -> Vec<i64> {
+        ledger.written.lock().unwrap().iter().map(|run| run.scheduled_at.as_second()).collect()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn outcomes_wait_for_the_database_and_are_written_once_and_in_order() {
+        let (sender, inbox) = channel();
+        let ledger = Arc::new(Away { failures: 20.into(), ..Away::default() });
+        (1..=2_500).for_each(|second| sender.send(run(second)));
+        assert_eq!(sender.pending(), 2_500);
+        let stop = CancellationToken::new();
+        // Stopped from the start: it still writes what it was given.
+        stop.cancel();
+        write(Arc::new(Mutex::new(inbox)), ledger.clone(), stop).await;
+        assert_eq!(instants(&ledger), (1..=2_500).collect::<Vec<_>>());
+        assert_eq!((sender.pending(), sender.dropped()), (0, 0));
+        assert_eq!(ledger.written.lock().unwrap()[0].error.as_deref(), Some("a\u{fffd}b"));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_writer_that_dies_leaves_its_batch_to_the_next() {
+        let (sender, inbox) = channel();
+        let inbox = Arc::new(Mutex::new(inbox));
+        let ledger = Arc::new(Away { failures: u64::MAX.into(), ..Away::default() });
+        sender.send(run(1));
+        let stop = CancellationToken::new();
+        let first = write(Arc::clone(&inbox), ledger.clone(), stop.clone());
+        assert!(tokio::time::timeout(Duration::from_secs(3600), first).await.is_err(), "it tries as long as it takes");
+        ledger.failures.store(0, Ordering::Relaxed);
+        sender.send(run(2));
+        stop.cancel();
+        write(inbox, ledger.clone(), stop).await;
+        assert_eq!(instants(&ledger), [1, 2]);
+    }
+
+    #[test]
+    fn a_full_queue_drops_the_newest_and_counts_them() {
+        let (sender, _inbox) = channel_of(2);
+        (1..=5).for_each(|second| sender.send(run(second)));
+        assert_eq!((sender.pending(), sender.dropped()), (2, 3));
+    }
+}

@@ -57,7 +57,7 @@ impl Scheduler {
     /// Sets the timers of all trackers: their first instants are after `now`.
     pub fn begin(&self, trackers: &[Arc<Tracker>], now: Timestamp) {
         let mut book = self.book();
-        trackers.iter().for_each(|tracker| book.enter(tracker, now));
+        trackers.iter().for_each(|tracker| drop(book.enter(tracker, now)));
         drop(book);
         self.changed.notify_one();
     }
@@ -71,8 +71,12 @@ impl Scheduler {
         }
         let fresh =
             |tracker: &&Arc<Tracker>| diff.added.contains(&tracker.name) || diff.changed.contains(&tracker.name);
-        trackers.iter().filter(fresh).for_each(|tracker| book.enter(tracker, now));
+        let waited: Vec<(Arc<str>, Timestamp)> =
+            trackers.iter().filter(fresh).filter_map(|tracker| book.enter(tracker, now)).collect();
         drop(book);
+        for (tracker, scheduled_at) in waited {
+            self.intake.due(&tracker, scheduled_at);
+        }
         self.changed.notify_one();
     }
 
@@ -149,10 +153,12 @@ impl Scheduler {
 }
 
 impl Book {
-    fn enter(&mut self, tracker: &Arc<Tracker>, now: Timestamp) {
+    /// Gives back the instant of a replaced tracker that had come and was not fired yet.
+    fn enter(&mut self, tracker: &Arc<Tracker>, now: Timestamp) -> Option<(Arc<str>, Timestamp)> {
         let name: Arc<str> = Arc::from(tracker.name.as_str());
-        self.agenda.set(&name, tracker.schedule.clone(), jitter(&name, tracker.jitter), now);
-        self.trackers.insert(name, Arc::clone(tracker));
+        let waited = self.agenda.set(&name, tracker.schedule.clone(), jitter(&name, tracker.jitter), now);
+        self.trackers.insert(Arc::clone(&name), Arc::clone(tracker));
+        waited.map(|scheduled_at| (name, scheduled_at))
     }
 
     fn lapsed(&self, due: &Due) -> Option<(Arc<Tracker>, Timestamp)> {

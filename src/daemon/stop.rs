@@ -7,11 +7,11 @@
 //! Must not know: SQL.
 
 use super::signal::{Asked, Signals};
-use super::{Daemon, systemd};
+use super::{Daemon, LOOK, systemd};
 use crate::status::{Phase, Status};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 /// To write the last outcomes.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -53,10 +53,21 @@ impl Daemon {
     }
 
     async fn drain(&mut self, at_most: Duration, signals: &mut Signals) {
-        let why = tokio::select! {
-            () = self.supervisor.drained() => return,
-            () = sleep(at_most) => format!("stopped: not done within {}", humantime::format_duration(at_most)),
-            () = told_again(signals) => "stopped at once".to_owned(),
+        let (over, again) = (sleep(at_most), told_again(signals));
+        tokio::pin!(over, again);
+        let mut look = tokio::time::interval(LOOK);
+        let mut looks = self.scheduler.beats();
+        let why = loop {
+            tokio::select! {
+                () = self.supervisor.drained() => return,
+                () = &mut over => break format!("stopped: not done within {}", humantime::format_duration(at_most)),
+                () = &mut again => break "stopped at once".to_owned(),
+                // The scheduler is gone: that this loop moves is all the progress there is, and it has an end.
+                _ = look.tick() => {
+                    looks += 1;
+                    self.watchdog.feed(looks, Instant::now());
+                }
+            }
         };
         let runs = self.supervisor.cut_off(&why).await;
         tracing::warn!(runs, why, "runs were cut off and rolled back");

@@ -80,9 +80,67 @@ pub async fn work(dispatch: Arc<Dispatch>, seat: Arc<Seat>, reports: Arc<Reports
         reports.started(&job.due);
         let Job { work, due } = job;
         let outcome = work.run(due.scheduled_at, due.kind).await;
-        if seat.rise().is_some() {
-            reports.ended(outcome);
-            dispatch.finish(&due.tracker);
+        if seat.rise().is_none() {
+            // The supervisor gave the run up and seated another worker. The abort comes at the next await, which a
+            // run taken here would not survive, and nobody watches this seat any more.
+            return;
         }
+        reports.ended(outcome);
+        dispatch.finish(&due.tracker);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::recorder;
+    use crate::daemon::state::State;
+    use crate::daemon::work::Work;
+    use crate::schedule::Overlap;
+    use crate::status::Kind;
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+
+    /// Blocks its thread past the deadline: meanwhile the supervisor gives it up.
+    struct Blocks(Arc<Seat>, Identity);
+
+    impl Work for Blocks {
+        fn name(&self) -> &str {
+            "blocks"
+        }
+        fn overlap(&self) -> Overlap {
+            Overlap::Coalesce
+        }
+        fn deadline(&self) -> Duration {
+            Duration::ZERO
+        }
+        fn run(self: Arc<Self>, _: Timestamp, _: Kind) -> BoxFuture<'static, Outcome> {
+            let given_up = self.0.rise().expect("it sits while it runs");
+            async move { given_up.cut_off(&self.1, String::new()) }.boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_was_given_up_takes_no_further_run() {
+        let seat = Arc::new(Seat::default());
+        let identity = Identity { instance: "test:1".into(), run_id: crate::store::ledger::run_id };
+        let dispatch = Arc::new(Dispatch::new(vec![Arc::new(Blocks(Arc::clone(&seat), identity.clone()))]));
+        let due = |second| Due {
+            tracker: Arc::from("blocks"),
+            scheduled_at: Timestamp::from_second(second).unwrap(),
+            kind: Kind::Scheduled,
+        };
+        dispatch.offer(due(1));
+        dispatch.offer(due(2));
+        let config = crate::config::parse("", std::path::Path::new("c.toml"), &Default::default());
+        let config = config.expect("an empty file is a configuration");
+        let state = Arc::new(State::new(&config, "test:1", Timestamp::UNIX_EPOCH));
+        let reports = Arc::new(Reports::new(identity, state, recorder::channel().0));
+        // The supervisor has finished the lane: the next run is there for the taking.
+        let finish = async { dispatch.finish(&Arc::from("blocks")) };
+        let worker = work(Arc::clone(&dispatch), seat, reports);
+        let ended = tokio::time::timeout(Duration::from_secs(5), async { tokio::join!(worker, finish) }).await;
+        assert!(ended.is_ok(), "it works on");
+        assert_eq!(dispatch.queued(), 1, "the next run is another worker's");
     }
 }
