@@ -171,3 +171,15 @@ fn the_last_of_doubled_keys_wins_in_a_row_and_none_on_the_way_to_it() {
     let error = shape(br#"{"rows":[],"rows":[]}"#, &table(".rows[]", &columns, &[], Program::compile)).unwrap_err();
     assert_eq!(error.message, "rows .rows[]: key \"rows\" is there twice");
 }
+
+#[test]
+fn a_container_that_jsonb_refuses_says_so_in_both_paths() {
+    for value in [r#"["\u0000"]"#, r#"["\ud800"]"#, "[1e999999]"] {
+        for compile in [Program::compile as Compile, Program::compile_jq] {
+            let table = table(".[]", &[("v", ".", "jsonb")], &[], compile);
+            let (_, tally) = shape(format!("[{value}]").as_bytes(), &table).unwrap();
+            let reject = &tally.rejects[0];
+            assert!(reject.reason.contains("got array [") && reject.reason.contains(json::UNFIT), "{}", reject.reason);
+        }
+    }
+}

@@ -113,18 +113,15 @@ fn jsonb(value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit> {
     json_text(value, out)
 }
 
-/// What jsonb does not hold.
-pub(super) const NOT_JSONB: &str = "jsonb holds no NUL, half surrogate pair, or number out of numeric's range";
-
 fn json_text(value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit> {
     match value {
         Value::Null => put(out, b"null"),
         Value::Bool(b) => put(out, if *b { b"true" } else { b"false" }),
         Value::Number(digits) if Decimal::parse(digits).is_some_and(|d| d.fits()) => put(out, digits.as_bytes()),
-        Value::Number(_) => Err(NOT_JSONB),
-        Value::Text(text) if text.as_bytes().contains(&0) => Err(NOT_JSONB),
+        Value::Number(_) => Err(json::UNFIT),
+        Value::Text(text) if text.as_bytes().contains(&0) => Err(json::UNFIT),
         Value::Text(text) => put(out, json::quoted(text).as_bytes()),
-        Value::Json(text) => put(out, json::compact(text).ok_or(NOT_JSONB)?.as_bytes()),
+        Value::Json(text) => put(out, json::compact(text).ok_or(json::UNFIT)?.as_bytes()),
         Value::Fault(_) => Err(""),
     }
 }

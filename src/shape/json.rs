@@ -9,6 +9,10 @@ use super::value;
 use jaq_json::{Map, Num, Val};
 use std::fmt::Write as _;
 
+/// What the strict forms refuse, because jsonb would fail on it for all rows at once.
+pub(super) const UNFIT: &str =
+    "jsonb holds no NUL, half surrogate pair, number out of numeric's range, or more than 128 levels";
+
 /// Compact text of one checked value; digits stay, escapes are written as jq writes them.
 pub(super) fn compact(text: &str) -> Option<String> {
     let mut writer = Writer { out: String::with_capacity(text.len()), lenient: false };

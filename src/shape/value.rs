@@ -44,8 +44,10 @@ impl<'a> Value<'a> {
             Val::TStr(bytes) | Val::BStr(bytes) => Value::of_text(std::str::from_utf8(bytes).ok().map(Cow::Borrowed)),
             Val::Arr(_) | Val::Obj(_) => match json::of_val(val) {
                 Some(text) => Value::Json(Cow::Owned(text)),
-                // Too deep for JSON text, or half a surrogate pair in it: the harmless text tells them apart.
-                None => Value::Fault(unfit(&json::printable_val(val))),
+                None => {
+                    let harmless = Value::Json(Cow::Owned(json::printable_val(val)));
+                    Value::Fault(format!("got {} ({})", harmless.shown(), json::UNFIT))
+                }
             },
         }
     }
@@ -72,14 +74,6 @@ impl<'a> Value<'a> {
             Value::Json(text) => format!("object {}", cut(&json::printable(text))),
             Value::Fault(why) => why.clone(),
         }
-    }
-}
-
-/// Why a container is no JSON value, in the words of a jsonb column that refuses it.
-fn unfit(text: &str) -> String {
-    match text.contains('\u{fffd}') {
-        true => format!("a value with half a surrogate pair: {}", cut(text)),
-        false => "a value nested deeper than 128 levels".into(),
     }
 }
 
