@@ -106,7 +106,8 @@ async fn tables_grow_with_the_configuration_and_columns_widen() {
 /// Every fault is a clear line in `trackd runs`, nothing is half-written, and the tracker beside it lands.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_fault_of_each_kind_is_told_and_harms_nobody() {
-    let large = format!("{{\"rows\":[{}]}}", vec![r#"{"k":"x","v":1}"#; 3000].join(","));
+    // 30 MB where 1 MiB may come.
+    let large = format!("{{\"rows\":[{}]}}", vec![r#"{"k":"x","v":1}"#; 2_000_000].join(","));
     let faults: [(&str, Answer, &str, &str); 6] = [
         ("html", Answer::ok("<!DOCTYPE html><html><body>Sorry</body></html>"), "standing", "not JSON"),
         ("cut", Answer::Cut([head(200, &[], 500).as_bytes(), BODY.as_bytes()].concat()), "retry", "body"),
@@ -122,7 +123,7 @@ async fn a_fault_of_each_kind_is_told_and_harms_nobody() {
         let server = Faulty::start([answer.clone()]).await;
         trackers += &file_tracker(name, "1h").replace(
             &format!("file = {{ path = \"{name}.json\" }}"),
-            &format!("http = {{ url = \"{}\", max_body = \"10KiB\" }}", server.url("/")),
+            &format!("http = {{ url = \"{}\", max_body = \"1MiB\" }}", server.url("/")),
         );
         servers.push(server);
     }

@@ -32,12 +32,12 @@ fn table(rows: &str, columns: &[(&str, &str, &str)], key: &[usize]) -> Table {
     }
 }
 
+fn vars() -> Value {
+    json!({"season": 1.5, "seasons": [{"season": 1}, {"season": 1.5}]})
+}
+
 fn shape(body: &[u8], table: &Table) -> Result<(Rows, Tally), Error> {
-    let globals = Globals {
-        run: json!({"id": "r"}),
-        vars: Arc::new(json!({"season": 1.5, "seasons": [{"season": 1}, {"season": 1.5}]})),
-        response: Value::Null,
-    };
+    let globals = Globals { run: json!({"id": "r"}), vars: Arc::new(vars()), response: Value::Null };
     let stamp = Stamp { at: Timestamp::UNIX_EPOCH, run_id: uuid::Uuid::nil() };
     let mut all = Rows::default();
     let tally = Shaper::new(body, &globals).table(table, &stamp, &mut |rows| {
@@ -220,9 +220,8 @@ const CONVERSATIONS: &str = include_str!("../fixtures/shape/conversations.json")
 
 /// What the installed jq makes of the same body, one line a row; `None` without jq.
 fn jq(program: &str, body: &str) -> Option<Vec<Value>> {
-    let vars = r#"{"season":1.5}"#;
     let child = Command::new("jq")
-        .args(["-c", "--argjson", "vars", vars, program])
+        .args(["-c", "--argjson", "vars", &vars().to_string(), program])
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .spawn();
@@ -254,7 +253,8 @@ fn same(ours: &Value, theirs: &Value) -> bool {
     }
 }
 
-fn agrees_with_jq(body: &str, rows: &str, columns: &[(&str, &str)]) {
+/// Ours and the installed jq's rows are the same, value by value; there is at least one.
+pub(crate) fn agrees_with_jq(body: &str, rows: &str, columns: &[(&str, &str)]) {
     let typed: Vec<(&str, &str, &str)> = columns.iter().map(|&(name, jq)| (name, jq, "jsonb")).collect();
     let table = table(rows, &typed, &[]);
     let ours = shape(body.as_bytes(), &table).unwrap();

@@ -1,7 +1,9 @@
 //! An HTTP server that misbehaves as told: raw sockets, so that every byte and every cut is the test's own.
+//! It can also serve a folder, as any static web server does.
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -40,6 +42,29 @@ impl Answer {
     }
 }
 
+/// Where answers come from.
+#[derive(Debug)]
+enum Script {
+    /// In turn, the last one from then on.
+    Turns(VecDeque<Answer>),
+    /// `/NAME` is NAME.json of this folder.
+    Files(PathBuf),
+}
+
+impl Script {
+    fn answer(&mut self, request: &str) -> Answer {
+        match self {
+            Script::Turns(turns) if turns.len() > 1 => turns.pop_front().unwrap_or(Answer::Close),
+            Script::Turns(turns) => turns.front().cloned().unwrap_or(Answer::Close),
+            Script::Files(folder) => {
+                let name = request.split(' ').nth(1).unwrap_or_default().trim_start_matches('/');
+                std::fs::read(folder.join(format!("{name}.json")))
+                    .map_or_else(|_| Answer::new(404, &[], "no such file"), Answer::ok)
+            }
+        }
+    }
+}
+
 /// A response's head with a Content-Length.
 pub(crate) fn head(status: u16, headers: &[(&str, &str)], length: usize) -> String {
     let headers: String = headers.iter().map(|(name, value)| format!("{name}: {value}\r\n")).collect();
@@ -64,11 +89,19 @@ pub(crate) struct Faulty {
 impl Faulty {
     /// Gives the answers in turn, the last one from then on.
     pub(crate) async fn start(answers: impl IntoIterator<Item = Answer>) -> Faulty {
+        Faulty::follow(Script::Turns(answers.into_iter().collect())).await
+    }
+
+    /// Serves the .json files of a folder.
+    pub(crate) async fn files(folder: &Path) -> Faulty {
+        Faulty::follow(Script::Files(folder.to_owned())).await
+    }
+
+    async fn follow(script: Script) -> Faulty {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let answers = Arc::new(Mutex::new(answers.into_iter().collect::<VecDeque<_>>()));
-        let task = tokio::spawn(accept(listener, answers, seen.clone()));
+        let task = tokio::spawn(accept(listener, Arc::new(Mutex::new(script)), seen.clone()));
         Faulty { address, seen, task }
     }
 
@@ -98,25 +131,20 @@ impl Drop for Faulty {
     }
 }
 
-type Answers = Arc<Mutex<VecDeque<Answer>>>;
-
-async fn accept(listener: TcpListener, answers: Answers, seen: Arc<Mutex<Seen>>) {
+async fn accept(listener: TcpListener, script: Arc<Mutex<Script>>, seen: Arc<Mutex<Seen>>) {
     // Held here, so that every connection ends with the server.
     let mut connections = tokio::task::JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         seen.lock().expect("seen").connections += 1;
-        connections.spawn(serve(stream, answers.clone(), seen.clone()));
+        connections.spawn(serve(stream, script.clone(), seen.clone()));
     }
 }
 
-async fn serve(mut stream: TcpStream, answers: Answers, seen: Arc<Mutex<Seen>>) {
+async fn serve(mut stream: TcpStream, script: Arc<Mutex<Script>>, seen: Arc<Mutex<Seen>>) {
     while let Some(request) = request(&mut stream).await {
+        let answer = script.lock().expect("script").answer(&request);
         seen.lock().expect("seen").requests.push(request);
-        let answer = {
-            let mut answers = answers.lock().expect("answers");
-            if answers.len() > 1 { answers.pop_front() } else { answers.front().cloned() }
-        };
-        if !give(&mut stream, answer.unwrap_or(Answer::Close), &seen).await {
+        if !give(&mut stream, answer, &seen).await {
             return;
         }
     }
