@@ -30,6 +30,7 @@
 //! | room | may know | never |
 //! |---|---|---|
 //! | `class`, `schedule`, `shape`, `status` | each other downward | tokio, the database, HTTP, the clock, configuration, logging |
+//! | `blocking` | tokio | all others |
 //! | `config` | `schedule`, `shape`, `class` | the daemon, the database, HTTP |
 //! | `source` | `class`, checked configuration, the clock | `store`, `shape` |
 //! | `store` | `class`, `shape`'s batches, `status`, the clock | HTTP, shape programs, configuration |
@@ -42,6 +43,7 @@
 //! `tests/it/rules.rs` enforces this.
 
 pub mod admin;
+pub mod blocking;
 pub mod class;
 pub mod cli;
 pub mod clock;

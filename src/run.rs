@@ -21,7 +21,7 @@ use crate::store::write::{Care, Failure, Written};
 use crate::store::{Receipt, ledger};
 use jiff::Timestamp;
 use plan::{Draft, Landed};
-use shaping::Shaping;
+use shaping::{Bench, Shaping};
 
 impl Plan {
     /// Runs the tracker for one instant.
@@ -58,7 +58,8 @@ impl Plan {
 
     async fn land(&self, draft: &Draft, payload: &Payload, care: Care) -> Result<Landed, Failure> {
         let stamp = draft.stamp();
-        let mut parts = Shaping::start(&self.tracker.tables, &payload.body, &draft.globals(self, payload), stamp);
+        let globals = draft.globals(self, payload);
+        let mut parts = self.bench.start(&self.tracker.tables, &payload.body, &globals, stamp).await?;
         // No connection is held before there is something to write.
         parts.first().await?;
         let mut guard = self.shared.pool.begin().await?;

@@ -153,7 +153,7 @@ pub struct Tracker {
 }
 
 impl Tracker {
-    /// The longest a run of this tracker can take: every attempt, every wait, and the landing.
+    /// The longest a run of this tracker can take: every attempt, every wait, the shaping, and the landing.
     pub fn deadline(&self, statement_timeout: Duration) -> Duration {
         let attempts = self.retry.attempts;
         self.timeout * attempts

@@ -2,7 +2,7 @@
 //!
 //! Must not know: the daemon, the pages, the command line.
 
-use super::Error;
+use super::{Bench, Error, Shaping};
 use crate::class::Class;
 use crate::clock;
 use crate::config::{self, Config, OnBadRow, Tracker};
@@ -38,6 +38,7 @@ pub struct Plan {
     pub(super) tracker: Arc<Tracker>,
     pub(super) shared: Shared,
     pub(super) source: Box<dyn Source>,
+    pub(super) bench: Bench,
     pub(super) writers: Vec<Writer>,
     vars: Arc<serde_json::Value>,
     template_vars: minijinja::Value,
@@ -61,6 +62,7 @@ impl Plan {
         let writers = tracker.tables.iter().map(|table| Writer::new(table.clone())).collect();
         Ok(Plan {
             source: source::build(&tracker.source, tracker.timeout, tracker.retry)?,
+            bench: Bench::new(),
             writers,
             vars: config.vars.clone(),
             template_vars: config::template::value(&config.vars),
@@ -117,8 +119,9 @@ impl Plan {
         let mut draft = Draft::new(self, scheduled_at, Kind::Manual);
         let payload = self.source.fetch(&self.ask(&draft)).await.map_err(Error::Fetch)?;
         draft.fetched(&payload).await;
-        let mut parts =
-            super::Shaping::start(&self.tracker.tables, &payload.body, &draft.globals(self, &payload), draft.stamp());
+        let globals = draft.globals(self, &payload);
+        let starting = self.bench.start(&self.tracker.tables, &payload.body, &globals, draft.stamp());
+        let mut parts = starting.await.map_err(Error::Shape)?;
         let mut dry = Vec::with_capacity(self.writers.len());
         for writer in &self.writers {
             dry.push(DryTable::collect(writer.table(), &mut parts).await?);
@@ -139,7 +142,7 @@ pub struct DryTable {
 }
 
 impl DryTable {
-    async fn collect(table: &Arc<Table>, parts: &mut super::Shaping) -> Result<DryTable, Error> {
+    async fn collect(table: &Arc<Table>, parts: &mut Shaping) -> Result<DryTable, Error> {
         use crate::store::write::{Part, Parts as _};
         let mut rows = Rows::default();
         loop {

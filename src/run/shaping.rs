@@ -1,15 +1,17 @@
 //! Shaping beside landing: batches come out while the next ones are still being shaped.
 //!
-//! Small bodies with plain paths are shaped on the spot; all others on a blocking thread, a few chunks ahead of
-//! the COPY that takes them (a program that never ends must not hold up a thread of the runtime).
+//! Small bodies with plain paths are shaped on the spot; all others on the tracker's one blocking thread, a few
+//! chunks ahead of the COPY that takes them. A program that never ends costs its tracker that thread, nobody else's.
 //! Must not know: the database.
 
+use crate::blocking::OneThread;
 use crate::shape::{self, Globals, Shaper, Stamp, Table};
 use crate::store::write::{Part, Parts};
 use bytes::Bytes;
 use std::collections::VecDeque;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
 
@@ -18,39 +20,77 @@ const ON_THE_SPOT: usize = 64 * 1024;
 /// Chunks shaped ahead of the one being sent.
 const AHEAD: usize = 4;
 
+/// A program that gives nothing for so long is given up: part of `Tracker::deadline`.
+const SILENCE: Duration = Duration::from_secs(30);
+/// How long a run waits for the thread of the run before, which ends within a chunk unless its program does not.
+const TURN: Duration = Duration::from_secs(5);
+
 type Shaped = Result<Part, shape::Error>;
+
+/// Where a tracker's payloads are shaped.
+#[derive(Debug)]
+pub(super) struct Bench {
+    thread: OneThread,
+    silence: Duration,
+    turn: Duration,
+}
 
 /// The parts of a run's tables, in order, as they become ready.
 #[derive(Debug)]
 pub(super) struct Shaping {
     ready: VecDeque<Shaped>,
-    rest: Option<(mpsc::Receiver<Shaped>, JoinHandle<()>)>,
+    rest: Option<Rest>,
 }
 
-impl Shaping {
+/// What is still being shaped.
+#[derive(Debug)]
+struct Rest {
+    parts: mpsc::Receiver<Shaped>,
+    thread: JoinHandle<()>,
+    silence: Duration,
+}
+
+impl Bench {
+    pub(super) fn new() -> Bench {
+        Bench { thread: OneThread::new(), silence: SILENCE, turn: TURN }
+    }
+
     /// Starts shaping `body` for these tables.
     ///
-    /// The blocking thread ends when it is done, or soon after this value is dropped: its next chunk finds nobody.
-    pub(super) fn start(tables: &[Arc<Table>], body: &Bytes, globals: &Arc<Globals>, stamp: Stamp) -> Shaping {
+    /// The blocking thread ends when it is done, or soon after the parts are dropped: its next chunk finds nobody.
+    ///
+    /// # Errors
+    /// The thread is still at an earlier run's program.
+    pub(super) async fn start(
+        &self,
+        tables: &[Arc<Table>],
+        body: &Bytes,
+        globals: &Arc<Globals>,
+        stamp: Stamp,
+    ) -> Result<Shaping, shape::Error> {
         if body.len() <= ON_THE_SPOT && tables.iter().all(|table| table.is_plain()) {
             let mut ready = VecDeque::new();
             shape_all(tables, body, globals, stamp, |part| {
                 ready.push_back(part);
                 ControlFlow::Continue(())
             });
-            return Shaping { ready, rest: None };
+            return Ok(Shaping { ready, rest: None });
         }
-        let (sender, receiver) = mpsc::channel(AHEAD);
+        let (sender, parts) = mpsc::channel(AHEAD);
         let (tables, body, globals) = (tables.to_vec(), body.clone(), globals.clone());
-        let task = tokio::task::spawn_blocking(move || {
+        let shaping = move || {
             shape_all(&tables, &body, &globals, stamp, |part| match sender.blocking_send(part) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
             });
-        });
-        Shaping { ready: VecDeque::new(), rest: Some((receiver, task)) }
+        };
+        let thread =
+            self.thread.start(self.turn, shaping).await.map_err(|_| endless("an earlier run's program runs on"))?;
+        Ok(Shaping { ready: VecDeque::new(), rest: Some(Rest { parts, thread, silence: self.silence }) })
     }
+}
 
+impl Shaping {
     /// Waits until the first part is there.
     ///
     /// # Errors
@@ -65,14 +105,18 @@ impl Shaping {
         if let Some(part) = self.ready.pop_front() {
             return part;
         }
-        let Some((receiver, task)) = &mut self.rest else { return Err(ended()) };
-        match receiver.recv().await {
-            Some(part) => part,
+        let Some(Rest { parts, thread, silence }) = &mut self.rest else { return Err(ended()) };
+        match tokio::time::timeout(*silence, parts.recv()).await {
+            Ok(Some(part)) => part,
             // The thread ended without its last part: it panicked. The panic is this run's.
-            None => match task.await {
+            Ok(None) => match thread.await {
                 Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
                 _ => Err(ended()),
             },
+            Err(_) => {
+                let silence = humantime::format_duration(*silence);
+                Err(endless(&format!("its program gave nothing for {silence}")))
+            }
         }
     }
 }
@@ -85,6 +129,11 @@ impl Parts for Shaping {
 
 fn ended() -> shape::Error {
     shape::Error { message: "shaping ended before its last table".into(), hint: None }
+}
+
+fn endless(what: &str) -> shape::Error {
+    let hint = "it may never end for this response: repair it and reload; restarting trackd frees its thread";
+    shape::Error { message: what.to_owned(), hint: Some(hint.into()) }
 }
 
 fn shape_all(
@@ -106,5 +155,60 @@ fn shape_all(
         if gone || send(tally.map(Part::End)).is_break() || failed {
             return;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Environment};
+    use crate::shape::Tally;
+    use std::path::Path;
+
+    const INSTANT: Stamp = Stamp { at: jiff::Timestamp::UNIX_EPOCH, run_id: uuid::Uuid::nil() };
+
+    fn tables(rows: &str) -> Vec<Arc<Table>> {
+        let text = format!(
+            "[[tracker]]\nname = \"t\"\nevery = \"1m\"\nfile = {{ path = \"x\" }}\n[[tracker.table]]\nname = \"t\"\n\
+             history = \"event\"\nkey = [\"k\"]\nrows = \"{rows}\"\ncolumns = {{ k = {{ type = \"bigint\", jq = \".\" }} }}\n"
+        );
+        let none = Environment::new(Vec::<(String, String)>::new(), false);
+        config::parse(&text, Path::new("c.toml"), &none).expect("configuration").trackers[0].tables.clone()
+    }
+
+    async fn start(bench: &Bench, rows: &str) -> Result<Shaping, shape::Error> {
+        let nothing = serde_json::Value::Null;
+        let globals = Globals { run: nothing.clone(), vars: Arc::new(nothing.clone()), response: nothing };
+        bench.start(&tables(rows), &Bytes::from_static(b"{}"), &Arc::new(globals), INSTANT).await
+    }
+
+    async fn tally(mut shaping: Shaping) -> Result<Tally, shape::Error> {
+        loop {
+            if let Part::End(tally) = shaping.take().await? {
+                return Ok(tally);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_that_gives_nothing_is_given_up() {
+        let bench = Bench { silence: Duration::from_millis(1), ..Bench::new() };
+        let mut silent = start(&bench, "last(range(300000))").await.expect("the thread is free");
+        let error = silent.first().await.expect_err("given up");
+        assert_eq!(error.message, "its program gave nothing for 1ms");
+        assert!(error.hint.is_some());
+    }
+
+    #[tokio::test]
+    async fn a_tracker_whose_program_runs_on_takes_no_second_thread_and_goes_on_when_it_ends() {
+        let bench = Bench { turn: Duration::from_millis(1), ..Bench::new() };
+        // Nobody takes its chunks, so that it cannot end.
+        let first = start(&bench, "range(300000)").await.expect("the thread is free");
+        let error = start(&bench, "1 | .").await.expect_err("the thread is taken");
+        assert_eq!(error.message, "an earlier run's program runs on");
+        drop(first);
+        let patient = Bench { turn: Duration::from_secs(60), ..bench };
+        let next = start(&patient, "1 | .").await.expect("the thread is free again");
+        assert_eq!(tally(next).await.expect("rows").read, 1);
     }
 }

@@ -3,6 +3,7 @@
 //! Must not know: HTTP, the store, shape, the schedule.
 
 use super::{Ask, Error, Payload, Response, Source, said};
+use crate::blocking::OneThread;
 use crate::config::{FileSource, Template};
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
@@ -18,22 +19,33 @@ pub(super) struct File {
     base: PathBuf,
     max_body: u64,
     timeout: Duration,
+    thread: OneThread,
 }
 
 impl File {
     pub(super) fn new(source: &FileSource, timeout: Duration) -> File {
-        File { path: source.path.clone(), base: source.base.clone(), max_body: source.max_body, timeout }
+        File {
+            path: source.path.clone(),
+            base: source.base.clone(),
+            max_body: source.max_body,
+            timeout,
+            thread: OneThread::new(),
+        }
     }
 
     async fn fetch(&self, ask: &Ask) -> Result<Payload, Error> {
         let path = self.path.render(&ask.context);
         let path = self.base.join(path.map_err(|why| Error::standing(format!("file path: {why}"), None))?);
         let (reader, max_body) = (path.clone(), self.max_body);
-        let reading = tokio::task::spawn_blocking(move || read(&reader, max_body));
-        // A thread cannot be stopped: at the timeout it is left to end by itself, and its bytes are dropped.
+        let timeout = || humantime::format_duration(self.timeout);
+        let reading = self.thread.start(self.timeout, move || read(&reader, max_body)).await.map_err(|_| {
+            let hint = "the disk, or the server of a network mount, does not answer";
+            let message = format!("read {}: an earlier read is not done, another {} later", path.display(), timeout());
+            Error { hint: Some(hint.into()), ..Error::retry(message) }
+        })?;
+        // At the timeout the thread is left to end by itself, and its bytes are dropped.
         let Ok(read) = tokio::time::timeout(self.timeout, reading).await else {
-            let timeout = humantime::format_duration(self.timeout);
-            return Err(Error::retry(format!("read {}: not done within the timeout of {timeout}", path.display())));
+            return Err(Error::retry(format!("read {}: not done within the timeout of {}", path.display(), timeout())));
         };
         let read = read.map_err(|_| Error::retry(format!("read {}: the reading task ended early", path.display())))?;
         Ok(Payload { body: read?, response: Response::default(), attempts: 1 })

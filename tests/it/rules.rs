@@ -56,9 +56,11 @@ const RULES: &[(&[&str], &[&str], &str)] = &[
         &["tokio_postgres", "crate::store", "crate::run", "crate::source", "crate::config"],
         "pages show status values",
     ),
+    (&["blocking.rs"], &["crate"], "a thread does not know what it works at"),
     (
         &[
             "admin",
+            "blocking.rs",
             "class.rs",
             "clock.rs",
             "config",
