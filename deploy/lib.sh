@@ -39,6 +39,7 @@ install_missing() {
   done <<<"$lines"
   # A cluster of the system's own is not wanted: trackd and the tests make theirs.
   if [[ " ${packages[*]} " == *' postgresql '* && ! -e /etc/postgresql-common/createcluster.conf ]]; then
+    say 'writes /etc/postgresql-common/createcluster.conf: no cluster of the system is started'
     as_root mkdir -p /etc/postgresql-common
     echo 'create_main_cluster = false' | as_root tee /etc/postgresql-common/createcluster.conf >/dev/null
   fi
