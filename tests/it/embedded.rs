@@ -3,6 +3,7 @@
 use crate::support::daemon::PATIENCE;
 use crate::support::postgres::{Server, connect, eventually};
 use rustix::process::{Pid, Signal};
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -179,6 +180,41 @@ async fn a_killed_server_recovers_even_while_a_session_of_it_still_works() {
     assert_eq!(row.get::<_, i32>(0), 42);
     let _ = busy.await;
     assert!(cluster.close().await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_server_that_nobody_waited_for_does_not_keep_the_next_one_from_starting() {
+    let state = State::new();
+    let cluster = Cluster::open(&state.path()).await.unwrap();
+    state.kill();
+    drop(cluster);
+    // Its locks now name a process that ended, whose parent goes on and never asks for it.
+    let mut parent = Command::new("sh");
+    parent.args(["-c", "sleep 600 & echo $!; exec sleep 601"]).current_dir("/").stdout(Stdio::piped());
+    if rustix::process::geteuid().is_root() {
+        // PostgreSQL asks after processes of its own account only.
+        let owner = std::fs::metadata(state.data()).unwrap();
+        parent.uid(owner.uid()).gid(owner.gid());
+    }
+    let mut parent = parent.spawn().unwrap();
+    let mut pid = String::new();
+    BufReader::new(parent.stdout.take().unwrap()).read_line(&mut pid).unwrap();
+    // The shell would ask; what it becomes does not.
+    let becomes = format!("/proc/{}/cmdline", parent.id());
+    eventually("no shell any more", PATIENCE, async || std::fs::read(&becomes).unwrap().ends_with(b"601\0")).await;
+    let dead = Pid::from_raw(pid.trim().parse().unwrap()).unwrap();
+    rustix::process::kill_process(dead, Signal::KILL).unwrap();
+    let stat = format!("/proc/{}/stat", pid.trim());
+    eventually("a dead process", PATIENCE, async || std::fs::read_to_string(&stat).unwrap().contains(") Z ")).await;
+    for file in [state.data().join("postmaster.pid"), state.path().join("postgres/socket/.s.PGSQL.5432.lock")] {
+        let text = std::fs::read_to_string(&file).unwrap();
+        let (_, rest) = text.split_once('\n').unwrap();
+        std::fs::write(&file, format!("{pid}{rest}")).unwrap();
+    }
+    let cluster = Cluster::open(&state.path()).await;
+    parent.kill().unwrap();
+    parent.wait().unwrap();
+    assert!(cluster.unwrap().close().await);
 }
 
 #[tokio::test]

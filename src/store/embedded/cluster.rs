@@ -9,7 +9,7 @@
 //! `pg_ctl` detaches the server, so that it outlives a trackd that is killed; the next `open` adopts it.
 
 use super::directory::{own, prepare_home, socket_dir};
-use super::{Account, Binaries, EmbeddedError, search_path};
+use super::{Account, Binaries, EmbeddedError, remains, search_path};
 use rustix::fs::FlockOperation;
 use rustix::process::{Pid, WaitOptions};
 use std::fs::File;
@@ -239,6 +239,7 @@ impl Cluster {
     }
 
     async fn start_once(&self) -> Result<(), EmbeddedError> {
+        remains::clear(&self.data(), &self.socket_dir);
         let log = self.home.join("start.log");
         // What an earlier start said would be taken for the reason of this one.
         let _ = std::fs::remove_file(&log);

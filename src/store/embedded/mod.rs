@@ -8,6 +8,7 @@ mod binaries;
 mod cluster;
 mod directory;
 mod error;
+mod remains;
 
 pub use account::Account;
 pub use binaries::{Binaries, SUPPORTED, search_path};
