@@ -47,10 +47,14 @@ impl Class {
             "25006" => Class::Retry,
             // query_canceled by a timeout: the same statement may pass on a calmer server.
             "57014" => Class::Retry,
-            // invalid_password and friends are 28; the database that is not there is 3D.
+            // program_limit_exceeded: this row's key is too long for an index, or the row for a page.
+            "54000" => Class::Row,
+            // invalid_password and friends are 28; the database that is not there is 3D; 54 with a number is a
+            // limit of the statement: too many columns, too complex.
             _ => match code.get(..2) {
-                Some("22" | "23" | "44") => Class::Row,
-                Some("42" | "28" | "3D" | "3F" | "0A" | "0L" | "0P") => Class::Standing,
+                // 21 cardinality_violation: two rows whose keys only the server calls equal.
+                Some("21" | "22" | "23" | "44") => Class::Row,
+                Some("42" | "54" | "28" | "3D" | "3F" | "0A" | "0L" | "0P") => Class::Standing,
                 // 08 connection, 40 rollback, 53 resources, 58 system, XX internal, and the unknown.
                 _ => Class::Retry,
             },
@@ -88,14 +92,14 @@ mod tests {
 
     #[test]
     fn a_row_that_does_not_fit_is_that_rows_problem() {
-        for code in ["22003", "22P02", "23502", "23503", "23505", "23514", "22P05"] {
+        for code in ["22003", "22P02", "23502", "23503", "23505", "23514", "22P05", "21000", "54000"] {
             assert_eq!(Class::of_sqlstate(code), Class::Row, "{code}");
         }
     }
 
     #[test]
     fn a_missing_table_or_role_stands_until_somebody_acts() {
-        for code in ["42P01", "42703", "42501", "28P01", "28000", "3D000"] {
+        for code in ["42P01", "42703", "42501", "28P01", "28000", "3D000", "54011"] {
             assert_eq!(Class::of_sqlstate(code), Class::Standing, "{code}");
         }
     }
