@@ -6,6 +6,12 @@
 
 use crate::shape::{Absent, History, OnChange, Table};
 use std::fmt::Write as _;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// The staging table's own columns, quoted. In capitals: no column of a configuration is called so.
+const AT: &str = "\"AT\"";
+const RUN: &str = "\"RUN\"";
+const ROW: &str = "\"ROW\"";
 
 /// Where incoming rows wait.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -67,9 +73,9 @@ pub(super) fn create_staging(table: &Table, numbered: bool) -> String {
     for column in &table.columns {
         let _ = write!(sql, "{} {}, ", quote(&column.name), column.ty);
     }
-    sql.push_str("trackd_at timestamptz, trackd_run uuid");
+    let _ = write!(sql, "{AT} timestamptz, {RUN} uuid");
     if numbered {
-        sql.push_str(", trackd_row bigint GENERATED ALWAYS AS IDENTITY");
+        let _ = write!(sql, ", {ROW} bigint GENERATED ALWAYS AS IDENTITY");
     }
     sql.push_str(") ON COMMIT DROP");
     sql
@@ -79,7 +85,7 @@ pub(super) fn create_staging(table: &Table, numbered: bool) -> String {
 pub(super) fn copy(table: &Table, staged: bool) -> String {
     let columns = list(table.columns.iter().map(|column| column.name.as_str()));
     match staged {
-        true => format!("COPY {} ({columns}, trackd_at, trackd_run) FROM STDIN (FORMAT binary)", staging(table)),
+        true => format!("COPY {} ({columns}, {AT}, {RUN}) FROM STDIN (FORMAT binary)", staging(table)),
         false => format!(
             "COPY {} ({columns}, {}, run_id) FROM STDIN (FORMAT binary)",
             qualified(&table.name),
@@ -95,10 +101,8 @@ pub(super) fn analyze_staging(table: &Table) -> String {
 
 /// The JSON of staged row `$1`, for `trackd.rejects`.
 pub(super) fn staged_row(table: &Table) -> String {
-    format!(
-        "SELECT (to_jsonb(s) - 'trackd_at' - 'trackd_run' - 'trackd_row')::text FROM {} AS s WHERE s.trackd_row = $1",
-        staging(table)
-    )
+    // `s.*`, for a column may be called s.
+    format!("SELECT (to_jsonb(s.*) - 'AT' - 'RUN' - 'ROW')::text FROM {} AS s WHERE s.{ROW} = $1", staging(table))
 }
 
 /// An identifier in double quotes.
@@ -115,8 +119,9 @@ pub(super) fn qualified(name: &str) -> String {
     format!("{}.{}", quote(schema), quote(table))
 }
 
+/// The name is a hash: two tables of one run may differ only after the 63 bytes that an identifier has.
 fn staging(table: &Table) -> String {
-    format!("pg_temp.{}", quote(&format!("trackd_in_{}", table.name.replace('.', "_"))))
+    format!("pg_temp.trackd_in_{:016x}", xxh3_64(table.name.as_bytes()))
 }
 
 fn counted(sql: String) -> Merge {
@@ -149,7 +154,7 @@ impl<'a> Parts<'a> {
                 format!("unnest({}) AS s({names})", arrays.join(", "))
             }
             Incoming::Staged => format!("{} AS s", staging(table)),
-            Incoming::Range => format!("(SELECT * FROM {} WHERE trackd_row BETWEEN $3 AND $4) AS s", staging(table)),
+            Incoming::Range => format!("(SELECT * FROM {} WHERE {ROW} BETWEEN $3 AND $4) AS s", staging(table)),
         };
         Parts { table, target: qualified(&table.name), source }
     }
