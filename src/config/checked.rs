@@ -146,7 +146,7 @@ pub struct Tracker {
     pub on_bad_row: OnBadRow,
     /// Exactly one of `http`, `file`.
     pub source: SourceSpec,
-    /// At least one.
+    /// At least one; each after those it refers to, else in the order of the file.
     pub tables: Vec<Arc<Table>>,
     /// Equal exactly when nothing that matters to this tracker changed (its own keys, defaults, the vars).
     pub fingerprint: u64,

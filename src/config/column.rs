@@ -5,7 +5,7 @@
 use super::fault::{Fault, quote};
 use super::node::{Entry, Node, Place, Value};
 use super::read::{Fields, Sink};
-use super::table::{is_identifier, program};
+use super::table::{is_identifier, plain, program};
 use crate::shape::{Column, History, Program, Scalar, Type};
 use serde_json::Value as Json;
 
@@ -86,7 +86,7 @@ fn long(mut fields: Fields<'_>, draft: &mut Draft) -> Option<Column> {
     });
     let references = fields.get("references", |node| {
         draft.references = Some(node.place.clone());
-        Ok(node.text()?.to_owned())
+        Ok(plain(node.text()?).to_owned())
     });
     let index = fields.get("index", Node::boolean).unwrap_or(false);
     fields.finish();

@@ -80,7 +80,7 @@ fn table_name(node: &Node) -> Result<String, Fault> {
     if schema == "trackd" || schema == "information_schema" || schema.starts_with("pg_") {
         return Err(node.fault(format!("the schema `{schema}` is not for tables of trackers")));
     }
-    Ok(text.to_owned())
+    Ok(plain(text).to_owned())
 }
 
 fn history(fields: &mut Fields<'_>) -> Option<History> {
@@ -150,8 +150,8 @@ pub(super) fn check_references(trackers: &[tracker::Draft], sink: &Sink) {
         let owner = tracker.name.as_ref().map_or("", |(name, _)| name);
         for draft in &tracker.tables {
             let Some((name, place)) = &draft.name else { continue };
-            match known.get(plain(name)) {
-                None => drop(known.insert(plain(name), (draft, owner))),
+            match known.get(name.as_str()) {
+                None => drop(known.insert(name, (draft, owner))),
                 Some((_, other)) if *other == owner => {
                     sink.push(Fault::new(
                         place.clone(),
@@ -178,7 +178,7 @@ pub(super) fn check_references(trackers: &[tracker::Draft], sink: &Sink) {
 fn reference(table: &Table, index: usize, place: &Place, known: &HashMap<&str, (&Draft, &str)>) -> Result<(), Fault> {
     let column = &table.columns[index];
     let Some(name) = &column.references else { return Ok(()) };
-    let Some((target, _)) = known.get(plain(name)) else {
+    let Some((target, _)) = known.get(name.as_str()) else {
         let mut names: Vec<&str> = known.keys().copied().collect();
         names.sort_unstable();
         let fault = Fault::new(place.clone(), format!("no table of this configuration is named {}", quote(name)));
@@ -191,7 +191,7 @@ fn reference(table: &Table, index: usize, place: &Place, known: &HashMap<&str, (
         (History::Snapshot | History::Change { .. }, _) => {
             refuse(format!("`{name}` has history = \"{}\", expected event or state", target.history.as_str()))
         }
-        (_, [key]) if target.columns[*key].ty == column.ty => match reaches(target, plain(&table.name), known) {
+        (_, [key]) if target.columns[*key].ty == column.ty => match reaches(target, &table.name, known) {
             true => refuse(format!("`{name}` refers to `{}` in turn, expected no circle", table.name)),
             false => Ok(()),
         },
@@ -204,18 +204,18 @@ fn reference(table: &Table, index: usize, place: &Place, known: &HashMap<&str, (
 fn reaches(from: &Table, goal: &str, known: &HashMap<&str, (&Draft, &str)>) -> bool {
     let (mut seen, mut next) = (HashSet::new(), vec![from]);
     while let Some(table) = next.pop() {
-        if plain(&table.name) == goal {
+        if table.name == goal {
             return true;
         }
-        if seen.insert(plain(&table.name)) {
+        if seen.insert(table.name.as_str()) {
             let targets = table.columns.iter().filter_map(|column| column.references.as_deref());
-            next.extend(targets.filter_map(|name| known.get(plain(name))?.0.table.as_deref()));
+            next.extend(targets.filter_map(|name| known.get(name)?.0.table.as_deref()));
         }
     }
     false
 }
 
-/// `public.x` and `x` are one table.
-fn plain(name: &str) -> &str {
+/// `public.x` and `x` are one table, known as `x`.
+pub(super) fn plain(name: &str) -> &str {
     name.strip_prefix("public.").unwrap_or(name)
 }

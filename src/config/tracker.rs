@@ -8,6 +8,7 @@ use super::node::{Entry, Node, Place, Value};
 use super::read::{Fields, Sink};
 use super::{fingerprint, request, table, template};
 use crate::schedule::{Missed, MissedPolicy, Overlap, Schedule, cron::Cron, every::Every};
+use crate::shape::Table;
 use jiff::tz::TimeZone;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -104,7 +105,8 @@ pub(super) fn read(node: &Node, context: &Context<'_>) -> Option<Draft> {
             retry: common.retry,
             on_bad_row: common.on_bad_row,
             source,
-            tables,
+            // A row lands after the one it refers to, or it would be set aside.
+            tables: Table::in_order(&tables),
             fingerprint,
         }),
         _ => None,

@@ -4,7 +4,9 @@
 //! `store` (which makes and writes the table). Must not know: tokio, the database client, the clock.
 
 use super::program::Program;
+use std::collections::HashSet;
 use std::fmt;
+use std::sync::Arc;
 
 /// One table a tracker writes, ready to use: nothing left to parse or to default.
 ///
@@ -12,7 +14,7 @@ use std::fmt;
 /// empty only for `History::Snapshot`.
 #[derive(Debug)]
 pub struct Table {
-    /// Name in PostgreSQL, unquoted, `[a-z_][a-z0-9_]*`, optionally `schema.name`.
+    /// Name in PostgreSQL, unquoted, `[a-z_][a-z0-9_]*`, or `schema.name` where the schema is not public.
     pub name: String,
     /// How the table keeps time.
     pub history: History,
@@ -28,6 +30,29 @@ impl Table {
     /// The names of the key columns, in key order.
     pub fn key_names(&self) -> impl Iterator<Item = &str> {
         self.key.iter().map(|&i| self.columns[i].name.as_str())
+    }
+
+    /// These tables, each after those among them that it refers to; else in the order given.
+    pub fn in_order(tables: &[Arc<Table>]) -> Vec<Arc<Table>> {
+        let (mut seen, mut ordered) = (HashSet::new(), Vec::with_capacity(tables.len()));
+        tables.iter().for_each(|table| table.put_after_its_references(tables, &mut seen, &mut ordered));
+        ordered
+    }
+
+    fn put_after_its_references<'a>(
+        self: &'a Arc<Table>,
+        all: &'a [Arc<Table>],
+        seen: &mut HashSet<&'a str>,
+        ordered: &mut Vec<Arc<Table>>,
+    ) {
+        // Seen before its references are: a circle, which the configuration refuses, ends too.
+        if seen.insert(&self.name) {
+            for name in self.columns.iter().filter_map(|column| column.references.as_deref()) {
+                let named = all.iter().filter(|other| other.name == name);
+                named.for_each(|other| other.put_after_its_references(all, seen, ordered));
+            }
+            ordered.push(self.clone());
+        }
     }
 }
 

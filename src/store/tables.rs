@@ -55,7 +55,11 @@ pub async fn preview(pool: &Pool, tables: &[Arc<Table>]) -> Result<Vec<Change>, 
 
 /// What the server has of the tables that are asked for.
 #[derive(Debug, Default)]
-struct Catalog(HashMap<String, Found>);
+struct Catalog {
+    /// By the configuration's names; a table that is not there is missing.
+    tables: HashMap<String, Found>,
+    missing_schemas: HashSet<String>,
+}
 
 #[derive(Debug, Default)]
 struct Found {
@@ -64,6 +68,8 @@ struct Found {
     /// Name → its type as `format_type` says it, and whether an insert must give it a value.
     columns: HashMap<String, (String, bool)>,
     primary_key: Vec<String>,
+    /// The name of its constraint.
+    primary_key_name: String,
     /// The first column of each index.
     indexed: HashSet<String>,
     /// The columns of the unique indexes over rows whose valid_to is null.
@@ -85,28 +91,46 @@ async fn read(guard: &mut Guard, tables: &[Arc<Table>]) -> Result<Catalog, Error
          JOIN pg_catalog.pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped",
     );
     for row in guard.query(columns).await? {
-        let found = catalog.0.entry(row.get(0)).or_default();
+        let found = catalog.tables.entry(row.get(0)).or_default();
         found.kind = row.get(1);
         found.columns.insert(row.get(2), (row.get(3), row.get(4)));
     }
     let indexes = bind(
         "SELECT t.name, i.indisprimary, \
          i.indisunique AND pg_catalog.pg_get_expr(i.indpred, i.indrelid) IS NOT DISTINCT FROM '(valid_to IS NULL)', ARRAY(SELECT pg_catalog.pg_get_indexdef(i.indexrelid, k::int, true) \
-         FROM pg_catalog.generate_series(1, i.indnkeyatts) AS k ORDER BY k) \
+         FROM pg_catalog.generate_series(1, i.indnkeyatts) AS k ORDER BY k), c.relname::text \
          FROM unnest($1::text[], $2::text[]) AS t(name, quoted) \
-         JOIN pg_catalog.pg_index i ON i.indrelid = pg_catalog.to_regclass(t.quoted)",
+         JOIN pg_catalog.pg_index i ON i.indrelid = pg_catalog.to_regclass(t.quoted) \
+         JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid",
     );
     for row in guard.query(indexes).await? {
-        let found = catalog.0.entry(row.get(0)).or_default();
+        let found = catalog.tables.entry(row.get(0)).or_default();
         let columns: Vec<String> = row.get::<_, Vec<String>>(3).iter().map(|name| unquoted(name)).collect();
         found.indexed.extend(columns.first().cloned());
         if row.get(1) {
-            found.primary_key = columns;
+            (found.primary_key, found.primary_key_name) = (columns, row.get(4));
         } else if row.get(2) {
             found.open_versions.push(columns);
         }
     }
+    let schemas: Vec<String> = tables.iter().filter_map(|table| schema(table)).map(str::to_owned).collect();
+    if !schemas.is_empty() {
+        let missing = "SELECT name FROM unnest($1::text[]) AS s(name) \
+             WHERE NOT EXISTS (SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = name)";
+        let rows = guard.query(Statement::new(missing).bind(schemas, PgType::TEXT_ARRAY)).await?;
+        catalog.missing_schemas = rows.iter().map(|row| row.get(0)).collect();
+    }
     Ok(catalog)
+}
+
+/// The schema a table's name begins with.
+fn schema(table: &Table) -> Option<&str> {
+    table.name.split_once('.').map(|(schema, _)| schema)
+}
+
+/// Only for one that is missing: IF NOT EXISTS demands the privilege to make schemas even where there is nothing to do.
+fn create_schema(name: &str) -> Change {
+    Change { sql: format!("CREATE SCHEMA {}", quote(name)), describe: format!("create schema {name}") }
 }
 
 /// `pg_get_indexdef` quotes names that need it.
@@ -116,33 +140,17 @@ fn unquoted(name: &str) -> String {
 
 fn plan(tables: &[Arc<Table>], catalog: &Catalog) -> Result<Vec<Change>, Error> {
     let mut changes = Vec::new();
-    for table in in_order(tables) {
-        match catalog.0.get(&table.name) {
-            None => create(table, tables, &mut changes),
-            Some(found) => extend(table, tables, found, &mut changes)?,
+    let mut missing = catalog.missing_schemas.clone();
+    for table in Table::in_order(tables) {
+        match catalog.tables.get(&table.name) {
+            None => {
+                changes.extend(schema(&table).filter(|name| missing.remove(*name)).map(create_schema));
+                create(&table, tables, &mut changes);
+            }
+            Some(found) => extend(&table, tables, found, &mut changes)?,
         }
     }
     Ok(changes)
-}
-
-/// A table comes after those it refers to; the configuration has no circles.
-fn in_order(tables: &[Arc<Table>]) -> Vec<&Arc<Table>> {
-    fn visit<'a>(
-        table: &'a Arc<Table>,
-        all: &'a [Arc<Table>],
-        seen: &mut HashSet<&'a str>,
-        out: &mut Vec<&'a Arc<Table>>,
-    ) {
-        if seen.insert(&table.name) {
-            for name in table.columns.iter().filter_map(|column| column.references.as_deref()) {
-                all.iter().filter(|other| other.name == name).for_each(|other| visit(other, all, seen, out));
-            }
-            out.push(table);
-        }
-    }
-    let (mut seen, mut out) = (HashSet::new(), Vec::with_capacity(tables.len()));
-    tables.iter().for_each(|table| visit(table, tables, &mut seen, &mut out));
-    out
 }
 
 /// The columns a history adds, after those of the configuration.
@@ -168,12 +176,6 @@ fn list(names: &[String]) -> String {
 }
 
 fn create(table: &Table, all: &[Arc<Table>], changes: &mut Vec<Change>) {
-    if let Some((schema, _)) = table.name.split_once('.') {
-        changes.push(Change {
-            sql: format!("CREATE SCHEMA IF NOT EXISTS {}", quote(schema)),
-            describe: format!("create schema {schema} if it is missing"),
-        });
-    }
     let mut parts: Vec<String> = Vec::new();
     for (i, column) in table.columns.iter().enumerate() {
         let not_null = if column.required || table.key.contains(&i) { " NOT NULL" } else { "" };
@@ -241,12 +243,7 @@ fn extend(table: &Table, all: &[Arc<Table>], found: &Found, changes: &mut Vec<Ch
             "give the table another name in the configuration",
         ));
     }
-    let key = primary_key(table);
-    if key != found.primary_key && !key.is_empty() {
-        let have = if found.primary_key.is_empty() { "none".to_owned() } else { found.primary_key.join(", ") };
-        let what = format!("primary key: expected ({}), got {have}", key.join(", "));
-        return Err(refuse(table, what, format!("ALTER TABLE {target} ADD PRIMARY KEY ({})", list(&key))));
-    }
+    keyed(table, found)?;
     for column in &table.columns {
         match found.columns.get(&column.name) {
             // Added columns may be null: the rows that are there already have no value for them.
@@ -275,6 +272,27 @@ fn extend(table: &Table, all: &[Arc<Table>], found: &Found, changes: &mut Vec<Ch
     }
 }
 
+/// Whether the primary key is the configuration's; the order of its columns is the user's.
+fn keyed(table: &Table, found: &Found) -> Result<(), Error> {
+    let key = primary_key(table);
+    if key.is_empty() || sorted(&key) == sorted(&found.primary_key) {
+        return Ok(());
+    }
+    let (have, drop) = match found.primary_key.as_slice() {
+        [] => ("none".to_owned(), String::new()),
+        have => (format!("({})", have.join(", ")), format!("DROP CONSTRAINT {}, ", quote(&found.primary_key_name))),
+    };
+    let what = format!("primary key: expected ({}), got {have}", key.join(", "));
+    let target = qualified(&table.name);
+    Err(refuse(table, what, format!("ALTER TABLE {target} {drop}ADD PRIMARY KEY ({})", list(&key))))
+}
+
+fn sorted(names: &[String]) -> Vec<&String> {
+    let mut names: Vec<_> = names.iter().collect();
+    names.sort_unstable();
+    names
+}
+
 /// The columns a history adds, and what `change` needs to stay right.
 fn extend_history(table: &Table, found: &Found, changes: &mut Vec<Change>) -> Result<(), Error> {
     let target = qualified(&table.name);
@@ -292,7 +310,8 @@ fn extend_history(table: &Table, found: &Found, changes: &mut Vec<Change>) -> Re
             Some(_) => {}
         }
     }
-    let missing = open_version(table).filter(|(key, _)| !found.open_versions.contains(key));
+    let missing =
+        open_version(table).filter(|(key, _)| !found.open_versions.iter().any(|have| sorted(have) == sorted(key)));
     changes.extend(missing.map(|(_, index)| index));
     Ok(())
 }
@@ -328,7 +347,6 @@ fn holds(want: &Type, have: &str) -> bool {
             let (precision, scale) = (i32::from(*precision), i32::from(*scale));
             whole_digits(have).is_some_and(|(whole, fraction)| precision - scale >= whole && scale >= fraction)
         }
-        (Scalar::Text, have) => have.starts_with("character varying"),
         _ => false,
     }
 }

@@ -11,6 +11,7 @@ mod config;
 mod daemon;
 mod demo;
 mod embedded;
+mod landing;
 mod recorded;
 mod rules;
 mod schedule;

@@ -308,3 +308,32 @@ async fn a_history_column_of_another_type_is_refused() {
     let error = make(&pool(&database), &[table("a", STATE)]).await.unwrap_err();
     assert_eq!(error.to_string(), "table a: column updated_at: expected timestamp with time zone, got text");
 }
+
+#[tokio::test]
+async fn the_order_of_a_key_is_the_users_and_another_key_is_refused_with_a_statement_that_helps() {
+    let database = Server::shared().database().await;
+    let pool = pool(&database);
+    let client = database.client().await;
+    client
+        .batch_execute(
+            "CREATE TABLE a (v integer, k text, PRIMARY KEY (v, k)); CREATE TABLE b (v integer PRIMARY KEY, k text)",
+        )
+        .await
+        .unwrap();
+    let both = |name| with(name, STATE, |table| table.key = vec![0, 1]);
+    make(&pool, &[both("a")]).await.unwrap();
+    let error = make(&pool, &[both("b")]).await.unwrap_err();
+    assert_eq!(error.to_string(), "table b: primary key: expected (k, v), got (v)");
+    let hint = error.hint().unwrap();
+    client.batch_execute(hint.split_once("you could run: ").unwrap().1).await.unwrap();
+    make(&pool, &[both("b")]).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_users_length_of_text_is_not_taken_away() {
+    let database = Server::shared().database().await;
+    let sql = "CREATE TABLE a (k varchar(5) PRIMARY KEY, v integer)";
+    database.client().await.batch_execute(sql).await.unwrap();
+    let error = make(&pool(&database), &[table("a", STATE)]).await.unwrap_err();
+    assert_eq!(error.to_string(), "table a: column k: expected text, got character varying(5)");
+}
