@@ -1,7 +1,7 @@
 //! All faults of a configuration, each with its place, and how they are shown.
 //!
-//! In: faults as the reader finds them. Out: rustc-like reports, or one line each for the journal. Values of
-//! headers and `database.url` are masked in the lines that are shown. Must not know: which keys there are.
+//! In: faults as the reader finds them. Out: rustc-like reports, or one line each for the journal. What `secrets`
+//! finds is masked in the lines that are shown. Must not know: which keys there are.
 
 use super::node::Place;
 use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};

@@ -1,4 +1,5 @@
-//! Which bytes of the file must not be shown: `database.url`, values of headers, texts of `[vars]`.
+//! Which bytes of the file must not be shown: `database.url`, texts of `[vars]`, and of a request the values of
+//! headers and query, the body, and of its URL what stands before `@` and after `?`.
 //!
 //! In: the tree of the file. Out: spans to mask. A line that is broken is masked from its `=` on when its words
 //! say that it may hold a secret, for then the tree does not.
@@ -16,7 +17,7 @@ pub(super) fn spans(root: &Node, text: &str, syntax: &[Fault]) -> Vec<Range<usiz
                 children(&entry.node).iter().filter(|e| e.key == "url").for_each(|e| all(&e.node, true, &mut spans));
             }
             "vars" => all(&entry.node, false, &mut spans),
-            "defaults" | "tracker" => headers(&entry.node, &mut spans),
+            "defaults" | "tracker" => requests(&entry.node, &mut spans),
             _ => {}
         }
     }
@@ -31,16 +32,30 @@ fn children(node: &Node) -> &[Entry] {
     }
 }
 
-/// Every text below `headers`, wherever that is.
-fn headers(node: &Node, spans: &mut Vec<Range<usize>>) {
+/// What a request holds, wherever it was put: a key in the wrong table is a fault, and its line is shown.
+fn requests(node: &Node, spans: &mut Vec<Range<usize>>) {
     match &node.value {
-        Value::List(items) => items.iter().for_each(|item| headers(item, spans)),
+        Value::List(items) => items.iter().for_each(|item| requests(item, spans)),
         Value::Table(entries) => entries.iter().for_each(|entry| match entry.key.as_str() {
-            "headers" => all(&entry.node, true, spans),
-            _ => headers(&entry.node, spans),
+            // Names of the user's own.
+            "columns" => {}
+            "headers" | "query" | "body" => all(&entry.node, true, spans),
+            "url" => url(&entry.node, spans),
+            _ => requests(&entry.node, spans),
         }),
         _ => {}
     }
+}
+
+/// Scheme, host and path may be shown, where each byte of the text is known to stand.
+fn url(node: &Node, spans: &mut Vec<Range<usize>>) {
+    let (Value::Text(text), Place::File { text: Some(start), .. }) = (&node.value, &node.place) else {
+        return all(node, true, spans);
+    };
+    // As far as the last `@`: a password may hold what should have been escaped.
+    let user = text.find("://").map_or(0, |scheme| scheme + 3);
+    spans.extend(text.rfind('@').filter(|at| *at > user).map(|at| start + user..start + at));
+    spans.extend(text.find('?').map(|query| start + query + 1..start + text.len()));
 }
 
 /// Every value below; numbers may be shown where only a text can be a secret.
@@ -60,7 +75,8 @@ fn all(node: &Node, numbers: bool, spans: &mut Vec<Range<usize>>) {
 }
 
 fn broken(text: &str, fault: &Fault) -> Option<Range<usize>> {
-    const WORDS: [&str; 8] = ["url", "header", "auth", "token", "secret", "password", "key", "cookie"];
+    const WORDS: [&str; 10] =
+        ["url", "header", "query", "body", "auth", "token", "secret", "password", "key", "cookie"];
     let Place::File { span, .. } = fault.place else { return None };
     let at = (0..=span.0.min(text.len())).rev().find(|&i| text.is_char_boundary(i))?;
     let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);

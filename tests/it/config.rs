@@ -261,6 +261,23 @@ token = "hunter2
         assert!(!shown.contains("hunter2"), "{shown}");
     }
     assert!(faults.len() >= 5, "{faults}");
+    for request in [
+        r#"url = "ftp://u:hunter2@h/p""#,
+        r#"url = "https://u:hun/hunter2@h/?a=hunter2", no = 1"#,
+        r#"url = "https://h/?a=hunter2&b={{ vars.no }}""#,
+        r#"url = "https://h/", body = "hunter2 {{ vars.no }}""#,
+        r#"url = "https://h/", body = ["hunter2"]"#,
+        r#"url = "https://h/", query = { a = "hunter2", b = [1] }"#,
+        r#"url = "https://h/", query.a = { b = "hunter2" }"#,
+        r#"url = ["https://h/?a=hunter2"]"#,
+        r#"url = "https://h/", body = "hunter2" no"#,
+    ] {
+        for table in ["", "[[tracker.table]]\n"] {
+            let text = format!("[[tracker]]\nname = \"x\"\nevery = \"1h\"\n{table}http = {{ {request} }}\n");
+            let shown = parse(&text).unwrap_err().render(false);
+            assert!(shown.contains("http =") && !shown.contains("hunter2"), "{shown}");
+        }
+    }
     let pairs = [("TRACKD_DATABASE__URL", "postgres://u:hunter2@h"), ("TRACKD_VARS__ARENA", "http://hunter2")];
     let config = parse_in(SMALL, &pairs).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
