@@ -66,32 +66,3 @@ fn cut(got: u64, announced: Option<u64>, error: &reqwest::Error) -> Error {
         None => format!("body cut after {got} bytes: {cause}"),
     })
 }
-
-/// The beginning of an error page on one line, for a message; empty where it is not text.
-pub(super) fn excerpt(body: &[u8]) -> String {
-    const CHARS: usize = 120;
-    let text = String::from_utf8_lossy(&body[..body.len().min(8 * CHARS)]);
-    let text = text.trim_end_matches('\u{fffd}');
-    if text.contains(|c: char| c == '\u{fffd}' || (c.is_control() && !c.is_whitespace())) {
-        return String::new();
-    }
-    let words = text.split_whitespace().collect::<Vec<_>>().join(" ");
-    match words.char_indices().nth(CHARS) {
-        Some((end, _)) => format!("{}…", &words[..end]),
-        None => words,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::excerpt;
-
-    #[test]
-    fn an_excerpt_is_one_short_line_of_text() {
-        assert_eq!(excerpt(b"<h1>Bad\n\tGateway</h1>\r\n"), "<h1>Bad Gateway</h1>");
-        assert_eq!(excerpt("é".repeat(5000).as_bytes()), format!("{}…", "é".repeat(120)));
-        assert_eq!(excerpt(b"\x1f\x8b\x08\x00\xff"), "");
-        assert_eq!(excerpt(b"\x1b[31mred"), "");
-        assert_eq!(excerpt(b""), "");
-    }
-}

@@ -9,7 +9,7 @@
 //! One attempt has `timeout` from connecting to the last byte. Must not know: the store, shape, the schedule.
 
 use super::request::{Maker, again};
-use super::{Ask, Error, Payload, Response, Source, body, client, retry};
+use super::{Ask, Error, Payload, Response, Source, body, client, page, retry};
 use crate::class::Class;
 use crate::config::{HttpSource, Retry};
 use bytes::Bytes;
@@ -116,7 +116,7 @@ impl Http {
         let at = client::shown_url(answer.url());
         // Read to its end where it is short, which keeps the connection; a page that does not come is no matter.
         let page = body::collect(answer, self.max_body.min(PAGE)).await.unwrap_or_default();
-        let page = without_secrets(request, body::excerpt(&page));
+        let page = page::excerpt(request, &page);
         let page = if page.is_empty() { page } else { format!(": {page}") };
         Error {
             message: format!("{} {at}: status {}, expected 2xx{page}", request.method(), status.as_u16()),
@@ -171,18 +171,6 @@ fn redirected(mut request: Request, status: StatusCode, target: Url) -> Request 
     }
     *request.url_mut() = target;
     request
-}
-
-/// Servers repeat in error pages what they were sent.
-fn without_secrets(request: &Request, mut page: String) -> String {
-    const SHORTEST: usize = 4;
-    let headers = request.headers().iter().filter(|(_, value)| value.is_sensitive());
-    let headers = headers.filter_map(|(_, value)| value.to_str().ok()).flat_map(str::split_whitespace);
-    let query: Vec<_> = request.url().query_pairs().map(|(_, value)| value.into_owned()).collect();
-    for secret in headers.chain(query.iter().map(String::as_str)).filter(|secret| secret.len() >= SHORTEST) {
-        page = page.replace(secret, "[secret]");
-    }
-    page
 }
 
 fn hint(status: StatusCode) -> Option<&'static str> {

@@ -7,6 +7,7 @@ mod body;
 mod client;
 mod file;
 mod http;
+mod page;
 mod request;
 mod retry;
 
