@@ -75,8 +75,8 @@ fn long(mut fields: Fields<'_>, draft: &mut Draft) -> Option<Column> {
     draft.optional = required == Some(false);
     let default = fields.get("default", |node| {
         let json = node.json()?;
-        match &ty {
-            Some(ty) if !fits(&json, ty) => Err(node.fault(format!("expected a value of type {ty}, got {json}"))),
+        match ty.as_ref().map(|ty| ty.takes(&json)) {
+            Some(Err(message)) => Err(node.fault(message)),
             _ => Ok(json),
         }
     });
@@ -109,8 +109,8 @@ fn typed(node: &Node, format: Option<&Node>) -> Result<Type, Fault> {
     let plain = parse_type(node, text)?;
     let Some(at) = format else { return Ok(plain) };
     let format = at.text().map_err(|fault| fault.about("column.format"))?;
-    if !matches!(plain.scalar, Scalar::Timestamptz(_) | Scalar::Date) {
-        return Err(at.fault("only a timestamptz or a date has it").about("column.format"));
+    if !matches!(plain.scalar, Scalar::Timestamptz(_)) {
+        return Err(at.fault("only a timestamptz has it").about("column.format"));
     }
     Type::parse(text, Some(format)).map_err(|message| at.fault(message).about("column.format"))
 }
@@ -145,35 +145,4 @@ fn field(name: &str) -> String {
         "reduce", "then", "try", "__loc__",
     ];
     if keyword.contains(&name) || !is_identifier(name) { format!(".{}", Json::from(name)) } else { format!(".{name}") }
-}
-
-/// Whether a default may become a value of the type; the finer points are PostgreSQL's.
-fn fits(json: &Json, ty: &Type) -> bool {
-    if json.is_null() {
-        return false;
-    }
-    if ty.array {
-        let element = Type { scalar: ty.scalar.clone(), array: false };
-        return json.as_array().is_some_and(|items| items.iter().all(|item| fits(item, &element)));
-    }
-    let text = json.as_str();
-    match ty.scalar {
-        Scalar::Jsonb => true,
-        Scalar::Integer => json.as_i64().is_some_and(|number| i32::try_from(number).is_ok()),
-        Scalar::Bigint => json.as_i64().is_some(),
-        Scalar::Numeric(_) => json.is_number() || text.is_some_and(is_decimal),
-        Scalar::Double => json.is_number(),
-        Scalar::Boolean => json.is_boolean(),
-        Scalar::Date => text.is_some_and(|text| text.parse::<jiff::civil::Date>().is_ok()),
-        Scalar::Timestamptz(_) => text.is_some() || json.is_number(),
-        Scalar::Uuid => text.is_some_and(|text| uuid::Uuid::parse_str(text).is_ok()),
-        Scalar::Inet => text.is_some_and(|text| {
-            text.split('/').next().is_some_and(|address| address.parse::<std::net::IpAddr>().is_ok())
-        }),
-        Scalar::Text | Scalar::Bytea => text.is_some(),
-    }
-}
-
-fn is_decimal(text: &str) -> bool {
-    text.starts_with(|c: char| c.is_ascii_digit() || matches!(c, '-' | '+' | '.')) && text.parse::<f64>().is_ok()
 }

@@ -5,10 +5,9 @@
 
 use super::batch::Rows;
 use super::decimal;
-use super::encode::{EPOCH_DAYS, EPOCH_MICROS};
+use super::encode::EPOCH_DAYS;
 use super::json;
 use super::table::{Scalar, Table, Type};
-use jiff::Timestamp;
 use jiff::civil::Date;
 use std::net::IpAddr;
 use uuid::Uuid;
@@ -151,12 +150,13 @@ fn date(days: i32) -> String {
     date.as_ref().map_or_else(|_| days.to_string(), Date::to_string)
 }
 
+/// Civil, for jiff's instants end a day before its years do. Years it has none for are left as microseconds.
 fn instant(micros: i64) -> String {
-    let Some(at) = micros.checked_add(EPOCH_MICROS).and_then(|micros| Timestamp::from_microsecond(micros).ok()) else {
-        return micros.to_string();
-    };
+    let since = jiff::Span::new().try_microseconds(micros);
+    let epoch = jiff::civil::date(2000, 1, 1).at(0, 0, 0, 0);
+    let Ok(at) = since.and_then(|since| epoch.checked_add(since)) else { return micros.to_string() };
     let seconds = at.strftime("%Y-%m-%d %H:%M:%S").to_string();
-    let fraction = format!(".{:06}", at.as_microsecond().rem_euclid(1_000_000));
+    let fraction = format!(".{:06}", at.subsec_nanosecond() / 1_000);
     format!("{seconds}{}+00", fraction.trim_end_matches('0').trim_end_matches('.'))
 }
 

@@ -12,14 +12,16 @@ use super::table::{Scalar, TimeFormat, Type};
 use super::value::Value;
 use jiff::civil::Date;
 use jiff::fmt::strtime::BrokenDownTime;
+use jiff::fmt::temporal::Pieces;
 use jiff::tz::TimeZone;
-use jiff::{Timestamp, Unit};
+use jiff::{Span, Timestamp, Unit};
 use std::net::IpAddr;
 use uuid::Uuid;
 
 /// Days and microseconds from 1970-01-01 to 2000-01-01, PostgreSQL's epoch.
 pub(super) const EPOCH_DAYS: i64 = 10_957;
-pub(super) const EPOCH_MICROS: i64 = EPOCH_DAYS * 86_400 * 1_000_000;
+pub(super) const EPOCH_MICROS: i64 = EPOCH_DAYS * DAY_MICROS;
+const DAY_MICROS: i64 = 86_400 * 1_000_000;
 
 /// Why a value does not fit its type; "" when kind and text say it all.
 pub(super) type Misfit = &'static str;
@@ -41,6 +43,26 @@ pub(super) fn field(ty: &Type, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(
     let len = i32::try_from(out.len() - start - 4).map_err(|_| "longer than 2 GiB")?;
     out[start..start + 4].copy_from_slice(&len.to_be_bytes());
     Ok(())
+}
+
+impl Type {
+    /// Whether a value of the configuration, a default, becomes one of this type.
+    ///
+    /// # Errors
+    /// As for a row's value: expected, got, why. One line.
+    pub fn takes(&self, json: &serde_json::Value) -> Result<(), String> {
+        let value = Value::of_config(json);
+        field(self, &value, &mut Vec::new()).map_err(|why| told(self, &value, why))
+    }
+}
+
+/// A misfit in full: `expected integer, got number 1.5 (not a whole number)`.
+pub(super) fn told(ty: &Type, value: &Value<'_>, why: Misfit) -> String {
+    match value {
+        Value::Fault(fault) => fault.clone(),
+        value if why.is_empty() => format!("expected {ty}, got {}", value.shown()),
+        value => format!("expected {ty}, got {} ({why})", value.shown()),
+    }
 }
 
 fn scalar(scalar: &Scalar, value: &Value<'_>, out: &mut Vec<u8>) -> Result<(), Misfit> {
@@ -138,9 +160,7 @@ fn instant(format: &TimeFormat, value: &Value<'_>) -> Result<i64, Misfit> {
     let unix_micros = match format {
         TimeFormat::Unix => Decimal::parse(digits(value)?).ok_or("not unix seconds")?.scaled(6, false)?,
         TimeFormat::UnixMs => Decimal::parse(digits(value)?).ok_or("not unix milliseconds")?.scaled(3, false)?,
-        TimeFormat::Rfc3339 => {
-            micros(string(value)?.parse::<Timestamp>().map_err(|_| "expected RFC 3339 with an offset")?)
-        }
+        TimeFormat::Rfc3339 => rfc3339(string(value)?).ok_or("expected RFC 3339 with an offset")?,
         TimeFormat::Pattern(pattern) => micros(patterned(pattern, string(value)?).ok_or("not in the column's format")?),
     };
     let instant = unix_micros.checked_sub(EPOCH_MICROS).ok_or("out of range")?;
@@ -150,6 +170,20 @@ fn instant(format: &TimeFormat, value: &Value<'_>) -> Result<i64, Misfit> {
     } else {
         Err("out of range")
     }
+}
+
+/// Microseconds since 1970.
+fn rfc3339(text: &str) -> Option<i64> {
+    text.parse::<Timestamp>().map(micros).ok().or_else(|| last_days(text))
+}
+
+/// jiff's instants end a day before the year 9999 does, and `9999-12-31T23:59:59Z` is how many say "never".
+fn last_days(text: &str) -> Option<i64> {
+    let pieces = Pieces::parse(text).ok()?;
+    let offset = pieces.to_numeric_offset()?;
+    let at = pieces.date().to_datetime(pieces.time()?);
+    let earlier = at.checked_sub(Span::new().days(2)).ok()?.to_zoned(offset.to_time_zone()).ok()?;
+    micros(earlier.timestamp()).checked_add(2 * DAY_MICROS)
 }
 
 /// Microseconds since 1970, rounded half away from zero.
@@ -188,7 +222,7 @@ fn inet(text: &str, out: &mut Vec<u8>) -> Result<(), Misfit> {
 }
 
 fn bytea(text: &str, out: &mut Vec<u8>) -> Result<(), Misfit> {
-    const HINT: Misfit = "expected hexadecimal digits after \\x; base64 goes through jq's @base64d";
+    const HINT: Misfit = "expected hexadecimal digits after \\x";
     let hex = text.strip_prefix("\\x").filter(|hex| hex.len() % 2 == 0).ok_or(HINT)?;
     for pair in hex.as_bytes().chunks(2) {
         let digit = |b: u8| char::from(b).to_digit(16).ok_or(HINT);

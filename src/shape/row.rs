@@ -97,7 +97,7 @@ impl<'p> Pass<'p> {
         if *value == Value::Null && (column.required || self.table.key.contains(&at)) {
             self.reason = Some(format!("column {}: required, got null", column.name));
         } else if let Err(why) = encode::field(&column.ty, value, &mut self.rows.data) {
-            self.reason = Some(misfit(column, value, why));
+            self.reason = Some(format!("column {}: {}", column.name, encode::told(&column.ty, value, why)));
         }
     }
 
@@ -179,13 +179,5 @@ fn same_when_equal(scalar: &Scalar, field: &mut [u8]) {
         Scalar::Numeric(None) if field.len() >= 12 => field[10..12].fill(0),
         Scalar::Double if field[4..] == (-0.0_f64).to_be_bytes() => field[4..].fill(0),
         _ => {}
-    }
-}
-
-fn misfit(column: &Column, value: &Value<'_>, why: &str) -> String {
-    match value {
-        Value::Fault(fault) => format!("column {}: {fault}", column.name),
-        value if why.is_empty() => format!("column {}: expected {}, got {}", column.name, column.ty, value.shown()),
-        value => format!("column {}: expected {}, got {} ({why})", column.name, column.ty, value.shown()),
     }
 }

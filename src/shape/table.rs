@@ -159,7 +159,7 @@ pub enum Scalar {
     Bytea,
 }
 
-/// How a timestamptz (or date) is written in the source.
+/// How a timestamptz is written in the source.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TimeFormat {
     /// RFC 3339 text, an offset is required; numbers are bad rows.

@@ -104,6 +104,11 @@ fn every_type_takes_what_it_should_and_says_what_it_does_not() {
     assert_eq!(bad("\"2025-02-30\"", "date"), "column v: expected date, got text \"2025-02-30\"");
     assert_eq!(good("\"2025-10-28T08:51:03.5+02:00\"", "timestamptz", None), "2025-10-28 06:51:03.5+00");
     assert!(bad("\"2025-10-28T08:51:03\"", "timestamptz").ends_with("(expected RFC 3339 with an offset)"));
+    assert_eq!(good("\"9999-12-31T23:59:59Z\"", "timestamptz", None), "9999-12-31 23:59:59+00");
+    assert_eq!(good("\"9999-12-31T23:59:59.99-00:00\"", "timestamptz", None), "9999-12-31 23:59:59.99+00");
+    // PostgreSQL's year 10000: 252455616000 seconds after 2000.
+    assert_eq!(good("\"9999-12-31T23:59:59.9999999Z\"", "timestamptz", None), "252455616000000000");
+    assert!(bad("\"9999-12-31T23:59:59\"", "timestamptz").ends_with("(expected RFC 3339 with an offset)"));
     assert_eq!(good("\"28.10.2025 06:51\"", "timestamptz", Some("%d.%m.%Y %H:%M")), "2025-10-28 06:51:00+00");
     assert_eq!(good("\"2025-10-28\"", "timestamptz", Some("%Y-%m-%d")), "2025-10-28 00:00:00+00");
     let id = "6f9619ff-8b86-d011-b42d-00cf4fc964ff";
@@ -116,7 +121,7 @@ fn every_type_takes_what_it_should_and_says_what_it_does_not() {
     assert_eq!(good("\"10.0.0.0/8\"", "inet", None), "10.0.0.0/8");
     assert_eq!(good("\"::1\"", "inet", None), "::1");
     assert_eq!(good(r#""\\xDEad""#, "bytea", None), "\\xdead");
-    assert!(bad("\"3q0=\"", "bytea").contains("base64 goes through jq's @base64d"));
+    assert!(bad("\"3q0=\"", "bytea").ends_with("(expected hexadecimal digits after \\x)"));
     assert_eq!(good(r#"["a", null, "b c"]"#, "text[]", None), r#"{a,NULL,"b c"}"#);
     assert_eq!(good("[]", "integer[]", None), "{}");
     assert_eq!(bad("[1, \"x\"]", "integer[]"), "column v: expected integer[], got array [1,\"x\"]");
