@@ -191,6 +191,9 @@ fn reference(table: &Table, index: usize, place: &Place, known: &HashMap<&str, (
         (History::Snapshot | History::Change { .. }, _) => {
             refuse(format!("`{name}` has history = \"{}\", expected event or state", target.history.as_str()))
         }
+        (History::State { absent: Absent::Delete }, _) => refuse(format!(
+            "`{name}` has absent = \"delete\", expected \"keep\": a row that others refer to cannot be deleted"
+        )),
         (_, [key]) if target.columns[*key].ty == column.ty => match reaches(target, &table.name, known) {
             true => refuse(format!("`{name}` refers to `{}` in turn, expected no circle", table.name)),
             false => Ok(()),
