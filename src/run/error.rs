@@ -3,6 +3,7 @@
 //! Must not know: what happens next.
 
 use crate::class::Class;
+use crate::shape::REJECTS_KEPT;
 use crate::store::write::Failure;
 use crate::{shape, source, store};
 use std::fmt;
@@ -23,6 +24,13 @@ pub enum Error {
         /// How many did not fit.
         rejected: u64,
     },
+    /// The database refuses more rows than are set aside.
+    Refused {
+        /// The table they were for.
+        table: String,
+        /// Why the first was refused.
+        reason: String,
+    },
     /// The database refused, or is away.
     Land(store::Error),
     /// The instant has its row in the ledger already, and it is no success.
@@ -35,7 +43,7 @@ impl Error {
         match self {
             Error::Fetch(error) => error.class,
             Error::Shape(_) | Error::Recorded(_) => Class::Standing,
-            Error::BadRow { .. } => Class::Row,
+            Error::BadRow { .. } | Error::Refused { .. } => Class::Row,
             Error::Land(error) => error.class(),
         }
     }
@@ -46,6 +54,9 @@ impl Error {
             Error::Fetch(error) => error.hint.clone(),
             Error::Shape(error) => error.hint.clone(),
             Error::BadRow { .. } => Some("on_bad_row = \"reject\" sets such rows aside and lands the others".into()),
+            Error::Refused { .. } => {
+                Some("correct the table's checks and references, or leave such rows out in `rows`".into())
+            }
             Error::Land(error) => error.hint(),
             Error::Recorded(_) => None,
         }
@@ -57,6 +68,7 @@ impl From<Failure> for Error {
         match failure {
             Failure::Shape(error) => Error::Shape(error),
             Failure::Store(error) => Error::Land(error),
+            Failure::Refused { table, first } => Error::Refused { table, reason: first.reason },
             Failure::BadRow { table, reject, rejected } => Error::BadRow { table, reason: reject.reason, rejected },
         }
     }
@@ -69,6 +81,9 @@ impl fmt::Display for Error {
             Error::Shape(error) => write!(f, "shape: {}", error.message),
             Error::BadRow { table, reason, rejected } => {
                 write!(f, "shape table {table}: {rejected} bad rows, the first: {reason}")
+            }
+            Error::Refused { table, reason } => {
+                write!(f, "land table {table}: more than {REJECTS_KEPT} rows are refused, the first: {reason}")
             }
             Error::Land(error) => write!(f, "land: {error}"),
             Error::Recorded(text) => f.write_str(text),

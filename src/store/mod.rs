@@ -9,6 +9,7 @@
 //! data tables, `migrate` trackd's own schema, `embedded` owns a private server.
 //! Must not know: HTTP, shape programs, configuration files.
 
+mod arrays;
 pub mod connect;
 pub mod embedded;
 pub mod error;

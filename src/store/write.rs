@@ -9,9 +9,9 @@
 //! Must not know: where batches come from, what a run is.
 
 use super::merge::{self, Incoming, Merge};
-use super::{Error, Guard, Statement, Wire, ledger};
-use crate::shape::{self, History, Reject, Rows, Scalar, Stamp, Table, Tally};
-use bytes::{BufMut, Bytes, BytesMut};
+use super::{Error, Guard, Statement, Wire, arrays, ledger};
+use crate::shape::{self, History, Reject, Rows, Stamp, Table, Tally};
+use bytes::Bytes;
 use std::sync::Arc;
 use tokio_postgres::types::Type;
 
@@ -51,6 +51,8 @@ pub enum Failure {
     Store(Error),
     /// Rows were set aside, and the tracker asks for all or nothing.
     BadRow { table: String, reject: Reject, rejected: u64 },
+    /// The server refuses so many rows that looking for further ones would do it more harm than good.
+    Refused { table: String, first: Reject },
 }
 
 impl From<Error> for Failure {
@@ -104,7 +106,7 @@ impl Writer {
     /// The writer of a table.
     pub fn new(table: Arc<Table>) -> Writer {
         Writer {
-            types: table.columns.iter().map(|column| wire_type(&column.ty.scalar)).collect(),
+            types: table.columns.iter().map(|column| arrays::wire_type(&column.ty.scalar)).collect(),
             arrays: merge::rows(&table, Incoming::Arrays),
             arrays_absent: merge::absent(&table, Incoming::Arrays),
             staged: merge::rows(&table, Incoming::Staged),
@@ -177,12 +179,13 @@ impl Writer {
         if rows.count == 0 && absent.is_none() {
             return Ok(0);
         }
-        let arrays = self.columns(rows);
+        let arrays = arrays::columns(rows, &self.types);
         for merge in self.arrays.iter().chain(absent) {
             let statement =
                 Statement::new(merge.sql.clone()).bind(stamp.at, Type::TIMESTAMPTZ).bind(stamp.run_id, Type::UUID);
-            let bind =
-                |statement: Statement, (array, ty): (&Bytes, &Type)| statement.bind(Wire(array.clone()), array_of(ty));
+            let bind = |statement: Statement, (array, ty): (&Bytes, &Type)| {
+                statement.bind(Wire(array.clone()), arrays::of(ty))
+            };
             guard.defer(arrays.iter().zip(&self.types).fold(statement, bind));
         }
         if self.table.history == History::Snapshot {
@@ -191,25 +194,6 @@ impl Writer {
         let counts = guard.flush().await?;
         let ours = &counts[counts.len() - self.arrays.len() - usize::from(absent.is_some())..];
         Ok(self.arrays.iter().chain(absent).zip(ours).filter(|(merge, _)| merge.counts).map(|(_, count)| count).sum())
-    }
-
-    /// Turns tuples into one array a column, in PostgreSQL's binary form. Fields are copied as they are.
-    fn columns(&self, rows: &Rows) -> Vec<Bytes> {
-        let mut arrays: Vec<BytesMut> = self.types.iter().map(|ty| array_header(ty, rows)).collect();
-        let mut rest = rows.data.as_slice();
-        for _ in 0..rows.count {
-            let fields = usize::from(u16::from_be_bytes([rest[0], rest[1]]));
-            rest = &rest[2..];
-            for field in 0..fields {
-                let length = i32::from_be_bytes([rest[0], rest[1], rest[2], rest[3]]).max(0) as usize + 4;
-                // The two fields after the columns are the stamp, which travels as two parameters.
-                if let Some(array) = arrays.get_mut(field) {
-                    array.put_slice(&rest[..length]);
-                }
-                rest = &rest[length..];
-            }
-        }
-        arrays.into_iter().map(BytesMut::freeze).collect()
     }
 
     /// Streams the head and all further parts by COPY. Returns the rows sent.
@@ -262,6 +246,8 @@ impl Writer {
     }
 
     /// Merges the staged rows in halves: a half that the server refuses is split until single rows stand alone.
+    ///
+    /// Up to `REJECTS_KEPT` of them: each costs the server subtransactions, of which it has a limited number.
     async fn merge_halves(
         &self,
         guard: &mut Guard,
@@ -300,7 +286,8 @@ impl Writer {
                     } else if set_aside.len() < shape::REJECTS_KEPT {
                         set_aside.push(self.refused(guard, first, &error).await?);
                     } else {
-                        return Err(Failure::Store(error));
+                        let first = set_aside.swap_remove(0);
+                        return Err(Failure::Refused { table: self.table.name.clone(), first });
                     }
                 }
                 Err(error) => return Err(Failure::Store(error)),
@@ -351,51 +338,4 @@ fn tuple_length(tuple: &[u8]) -> usize {
         let length = i32::from_be_bytes([tuple[at], tuple[at + 1], tuple[at + 2], tuple[at + 3]]);
         at + 4 + length.max(0) as usize
     })
-}
-
-/// The header of a one-dimensional array of `rows.count` elements, which may be null.
-fn array_header(ty: &Type, rows: &Rows) -> BytesMut {
-    let mut array = BytesMut::with_capacity(20 + rows.data.len() / 4);
-    array.put_i32(i32::from(rows.count > 0));
-    array.put_i32(1);
-    array.put_u32(ty.oid());
-    if rows.count > 0 {
-        array.put_i32(rows.count as i32);
-        array.put_i32(1);
-    }
-    array
-}
-
-fn wire_type(scalar: &Scalar) -> Type {
-    match scalar {
-        Scalar::Text => Type::TEXT,
-        Scalar::Integer => Type::INT4,
-        Scalar::Bigint => Type::INT8,
-        Scalar::Numeric(_) => Type::NUMERIC,
-        Scalar::Double => Type::FLOAT8,
-        Scalar::Boolean => Type::BOOL,
-        Scalar::Date => Type::DATE,
-        Scalar::Timestamptz(_) => Type::TIMESTAMPTZ,
-        Scalar::Uuid => Type::UUID,
-        Scalar::Jsonb => Type::JSONB,
-        Scalar::Inet => Type::INET,
-        Scalar::Bytea => Type::BYTEA,
-    }
-}
-
-fn array_of(ty: &Type) -> Type {
-    match *ty {
-        Type::TEXT => Type::TEXT_ARRAY,
-        Type::INT4 => Type::INT4_ARRAY,
-        Type::INT8 => Type::INT8_ARRAY,
-        Type::NUMERIC => Type::NUMERIC_ARRAY,
-        Type::FLOAT8 => Type::FLOAT8_ARRAY,
-        Type::BOOL => Type::BOOL_ARRAY,
-        Type::DATE => Type::DATE_ARRAY,
-        Type::TIMESTAMPTZ => Type::TIMESTAMPTZ_ARRAY,
-        Type::UUID => Type::UUID_ARRAY,
-        Type::INET => Type::INET_ARRAY,
-        Type::BYTEA => Type::BYTEA_ARRAY,
-        _ => Type::JSONB_ARRAY,
-    }
 }

@@ -341,6 +341,26 @@ async fn a_row_the_server_refuses_is_found_and_set_aside_and_the_others_land() {
     }
 }
 
+#[tokio::test]
+async fn more_rows_refused_than_are_set_aside_fail_the_run_and_say_so() {
+    let database = Server::shared().database().await;
+    let pool = pool(&database);
+    run_sql(&pool, "CREATE TABLE t (k text PRIMARY KEY, v int CHECK (v > 0), first_seen_at timestamptz, run_id uuid)")
+        .await;
+    let at: Timestamp = DAY_1.parse().unwrap();
+    let stamp = Stamp { at, run_id: ledger::run_id("t", at) };
+    let mut guard = pool.begin().await.unwrap();
+    let mut parts = TestRows::new(&[("a", 1)]).padded(1_001).parts(&stamp);
+    let writer = Writer::new(table("t", History::Event { on_change: OnChange::Ignore }));
+    let failure = writer.write(&mut guard, &stamp, &mut parts, Care::Halves).await.unwrap_err();
+    let error = trackd::run::Error::from(failure);
+    assert!(
+        error.to_string().starts_with("land table t: more than 1000 rows are refused, the first: statement:"),
+        "{error}"
+    );
+    assert_eq!(error.class(), trackd::class::Class::Row);
+}
+
 /// Waits until a query's count is what is expected.
 async fn until(client: &tokio_postgres::Client, sql: &str, expected: i64) {
     let reached = async {
