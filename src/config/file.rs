@@ -172,7 +172,7 @@ fn database_url(text: &str) -> Option<DatabaseUrl> {
 /// Says nothing of what was there: it may hold a password.
 fn bad_url(place: Place) -> Fault {
     Fault::new(place, "expected \"embedded\", a postgres:// URL, or libpq's key=value words")
-        .hint("for example postgres://user@host/database?sslmode=verify-full")
+        .hint("for example postgres://user@host/database")
 }
 
 fn daemon(mut fields: Fields<'_>, env: &Environment, folder: &Path) -> Option<Daemon> {
