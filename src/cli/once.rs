@@ -104,7 +104,8 @@ fn show(dry: &DryTable) -> Result<(), Failure> {
     dry.tally
         .rejects
         .iter()
-        .try_for_each(|reject| print::line(format!("set aside: {}: {}", reject.reason, short(&reject.row))))
+        .map(|reject| print::harmless(&format!("set aside: {}: {}", reject.reason, short(&reject.row))))
+        .try_for_each(print::line)
 }
 
 fn show_json(dry: &DryTable) -> Result<(), Failure> {

@@ -13,16 +13,21 @@ pub(super) fn table(headers: &[&str], rows: &[Vec<String>]) -> Result<(), Failur
     if std::io::stdout().is_terminal() {
         let mut table = Table::new();
         table.load_style(UTF8_HORIZONTAL_ONLY).set_content_arrangement(ContentArrangement::Dynamic).set_header(headers);
-        table.add_rows(rows);
+        table.add_rows(rows.iter().map(|row| row.iter().map(|cell| harmless(cell))));
         writeln!(out, "{table}")?;
     } else {
         writeln!(out, "{}", headers.join("\t"))?;
         for row in rows {
-            let cells: Vec<String> = row.iter().map(|cell| cell.replace(['\t', '\n', '\r'], " ")).collect();
+            let cells: Vec<String> = row.iter().map(|cell| harmless(cell)).collect();
             writeln!(out, "{}", cells.join("\t"))?;
         }
     }
     Ok(())
+}
+
+/// A cell on one line. What sources sent must not command a terminal.
+pub(super) fn harmless(cell: &str) -> String {
+    cell.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 /// One JSON object a line.
@@ -53,4 +58,14 @@ pub(super) fn time(at: Timestamp) -> String {
 /// A time, or a dash.
 pub(super) fn maybe(at: Option<Timestamp>) -> String {
     at.map_or_else(|| "-".to_owned(), time)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::harmless;
+
+    #[test]
+    fn a_cell_is_one_line_that_commands_nothing() {
+        assert_eq!(harmless("a\tb\r\nc\u{1b}[2J\u{9b}é"), "a b  c [2J é");
+    }
 }

@@ -7,7 +7,7 @@ use super::batch::{CHUNK, REJECTS_KEPT, Reject, Rows, Stamp, Tally};
 use super::decode;
 use super::encode::{self, EPOCH_MICROS};
 use super::table::{Column, Scalar, Table};
-use super::value::Value;
+use super::value::{self, Value};
 use std::collections::HashSet;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::ops::ControlFlow;
@@ -166,7 +166,8 @@ impl<'p> Pass<'p> {
             .map(|&at| {
                 let column = &self.table.columns[at];
                 let field = &self.rows.data[self.starts[at] + 4..self.starts[at + 1]];
-                format!("{}={}", column.name, decode::text(&column.ty, field))
+                let text = decode::text(&column.ty, field).replace(char::is_control, " ");
+                format!("{}={}", column.name, value::cut(&text))
             })
             .collect();
         format!("duplicate key ({}) in one response", shown.join(", "))

@@ -88,7 +88,8 @@ pub(super) fn digits(num: &Num) -> Cow<'_, str> {
     }
 }
 
-fn cut(text: &str) -> Cow<'_, str> {
+/// Not more of it than a reason should show.
+pub(super) fn cut(text: &str) -> Cow<'_, str> {
     match text.char_indices().nth(SHOWN) {
         Some((end, _)) => Cow::Owned(format!("{}…", &text[..end])),
         None => Cow::Borrowed(text),

@@ -164,6 +164,10 @@ fn the_first_row_of_a_key_lands_and_the_others_are_set_aside() {
     assert_eq!(tally.rejects[0].reason, "duplicate key (season=1.5, model_id=gpt-5) in one response");
     let (_, tally) = shape(body, &table(".[]", &columns, &[2])).unwrap();
     assert_eq!(tally.rejects[0].reason, "duplicate key (n=1.50) in one response");
+    let long = format!("a\\nb{}", "c".repeat(100_000));
+    let body = format!(r#"[{{"id":"{long}"}},{{"id":"{long}"}}]"#);
+    let (_, tally) = shape(body.as_bytes(), &table(".[]", &[("id", ".id", "text")], &[0])).unwrap();
+    assert_eq!(tally.rejects[0].reason, format!("duplicate key (id=a b{}…) in one response", "c".repeat(77)));
 }
 
 #[test]
