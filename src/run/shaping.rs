@@ -17,6 +17,8 @@ use tokio::task::JoinHandle;
 
 /// Bodies up to so many bytes are not worth a thread's wake-up.
 const ON_THE_SPOT: usize = 64 * 1024;
+/// For programs, which call themselves as deep as their data; only what is used of it takes memory.
+const STACK: usize = 64 << 20;
 /// Chunks shaped ahead of the one being sent.
 const AHEAD: usize = 4;
 
@@ -79,10 +81,17 @@ impl Bench {
         let (sender, parts) = mpsc::channel(AHEAD);
         let (tables, body, globals) = (tables.to_vec(), body.clone(), globals.clone());
         let shaping = move || {
-            shape_all(&tables, &body, &globals, stamp, |part| match sender.blocking_send(part) {
+            let send = |part| match sender.blocking_send(part) {
                 Ok(()) => ControlFlow::Continue(()),
                 Err(_) => ControlFlow::Break(()),
-            });
+            };
+            if tables.iter().all(|table| table.is_plain()) {
+                shape_all(&tables, &body, &globals, stamp, send);
+            } else if let Err(error) = on_deep_stack(&sender, || shape_all(&tables, &body, &globals, stamp, send)) {
+                let message = format!("start a thread to shape in: {error}");
+                // Nobody waits for it any more: the run is gone.
+                let _ = sender.blocking_send(Err(shape::Error { message, hint: None }));
+            }
         };
         let thread =
             self.thread.start(self.turn, shaping).await.map_err(|_| endless("an earlier run's program runs on"))?;
@@ -125,6 +134,21 @@ impl Parts for Shaping {
     async fn next(&mut self) -> Shaped {
         self.take().await
     }
+}
+
+/// Does the work on a thread of its own and waits for it; its panic is this thread's.
+fn on_deep_stack(sender: &mpsc::Sender<Shaped>, work: impl FnOnce() + Send) -> std::io::Result<()> {
+    let waiting = sender.clone();
+    let bounded = move || {
+        shape::bound_thread(STACK, move || waiting.is_closed());
+        work();
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().name("shape".into()).stack_size(STACK);
+        let thread = thread.spawn_scoped(scope, bounded)?;
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        Ok(())
+    })
 }
 
 fn ended() -> shape::Error {
@@ -170,7 +194,7 @@ mod tests {
     fn tables(rows: &str) -> Vec<Arc<Table>> {
         let text = format!(
             "[[tracker]]\nname = \"t\"\nevery = \"1m\"\nfile = {{ path = \"x\" }}\n[[tracker.table]]\nname = \"t\"\n\
-             history = \"event\"\nkey = [\"k\"]\nrows = \"{rows}\"\ncolumns = {{ k = {{ type = \"bigint\", jq = \".\" }} }}\n"
+             history = \"snapshot\"\nrows = '''{rows}'''\ncolumns = {{ v = {{ type = \"jsonb\", jq = \".\" }} }}\n"
         );
         let none = Environment::new(Vec::<(String, String)>::new(), false);
         config::parse(&text, Path::new("c.toml"), &none).expect("configuration").trackers[0].tables.clone()
@@ -179,7 +203,7 @@ mod tests {
     async fn start(bench: &Bench, rows: &str) -> Result<Shaping, shape::Error> {
         let nothing = serde_json::Value::Null;
         let globals = Globals { run: nothing.clone(), vars: Arc::new(nothing.clone()), response: nothing };
-        bench.start(&tables(rows), &Bytes::from_static(b"{}"), &Arc::new(globals), INSTANT).await
+        bench.start(&tables(rows), &Bytes::from_static(b"[1,2,3]"), &Arc::new(globals), INSTANT).await
     }
 
     async fn tally(mut shaping: Shaping) -> Result<Tally, shape::Error> {
@@ -210,5 +234,28 @@ mod tests {
         let patient = Bench { turn: Duration::from_secs(60), ..bench };
         let next = start(&patient, "1 | .").await.expect("the thread is free again");
         assert_eq!(tally(next).await.expect("rows").read, 1);
+    }
+
+    #[tokio::test]
+    async fn a_program_that_calls_itself_without_end_fails_its_run_and_nothing_else() {
+        for program in ["def f: f + 1; f", ".[] | def f(g): f(1) + g; f(.)", "def f: \"\\(f)\"; f"] {
+            let error = start(&Bench::new(), program).await.expect(program).first().await.expect_err(program);
+            assert!(error.message.ends_with("\"the program calls itself too deeply\""), "{program}: {}", error.message);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_program_calls_itself_as_deep_as_data_goes() {
+        let program = "[range(500)] | def sum: if length == 0 then 0 else .[0] + (.[1:] | sum) end; sum";
+        assert!(start(&Bench::new(), program).await.expect(program).first().await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn a_program_without_end_ends_when_nobody_waits_for_it() {
+        for program in ["last(repeat(1))", "until(false; .)", "def f: .[0] | [.] | f; f", "[recurse([.][0])]"] {
+            let Rest { parts, thread, .. } = start(&Bench::new(), program).await.expect(program).rest.expect(program);
+            drop(parts);
+            tokio::time::timeout(Duration::from_secs(60), thread).await.expect(program).expect(program);
+        }
     }
 }

@@ -11,6 +11,7 @@
 pub mod batch;
 mod decimal;
 pub mod decode;
+mod depth;
 mod encode;
 mod jq;
 mod json;
@@ -27,6 +28,7 @@ mod value;
 mod agreement_tests;
 
 pub use batch::{CHUNK, REJECTS_KEPT, Reject, Rows, Stamp, Tally};
+pub use depth::bound_thread;
 pub use program::{Program, ProgramError};
 pub use shaper::{Error, Globals, Shaper};
 pub use table::{Absent, Column, History, OnChange, Scalar, Table, TimeFormat, Type};

@@ -3,16 +3,18 @@
 //! In: the text of the configuration. Out: something that shapes any number of payloads, from any thread.
 //! Must not know: payloads, tables, PostgreSQL.
 
-use super::json;
 use super::path::{GLOBALS, Path};
+use super::{depth, json};
 use jaq_core::compile::Undefined;
 use jaq_core::data::JustLut;
+use jaq_core::load::parse::Def;
 use jaq_core::load::{self, Arena, File, Loader};
 use jaq_core::native::{self, Fun};
 use jaq_core::{Compiler, Error};
 use jaq_json::Val;
 use std::fmt;
 use std::ops::Range;
+use std::sync::LazyLock;
 
 /// jaq's compiled form.
 pub(super) type Filter = jaq_core::Filter<JustLut<Val>>;
@@ -54,6 +56,9 @@ const LEFT_OUT: [&str; 12] = [
     "inputs",
 ];
 
+/// The definition that a program becomes.
+const MAIN: &str = "trackd_main";
+
 impl Program {
     /// Compiles jq text; `$run`, `$vars` and `$response` are known.
     ///
@@ -68,16 +73,14 @@ impl Program {
 
     /// Compiles jq text for the interpreter even where a plain path would do.
     pub(super) fn compile_jq(source: &str) -> Result<Program, ProgramError> {
-        let defs = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
-        let defs = defs.filter(|def| !LEFT_OUT.contains(&def.name));
-        let arena = Arena::default();
-        let file = File { code: source, path: () };
-        let modules = Loader::new(defs).load(&arena, file).map_err(|faults| loading(source, faults))?;
-        let filter = Compiler::default()
-            .with_funs(funs())
-            .with_global_vars(GLOBALS)
-            .compile(modules)
-            .map_err(|faults| compiling(source, faults))?;
+        // Compiled as written first: its faults have their places.
+        compiled(prelude().iter().cloned(), source)?;
+        let main = load::parse(source, |parser| parser.term()).ok_or_else(|| {
+            let message = "expected a program without module or import".to_owned();
+            ProgramError { message, span: 0..source.len() }
+        })?;
+        let main = depth::guard(Def { name: MAIN, args: Vec::new(), body: main });
+        let filter = compiled(prelude().iter().cloned().chain([main]), MAIN)?;
         Ok(Program { source: source.to_owned(), code: Code::Jq(filter) })
     }
 
@@ -93,10 +96,27 @@ impl fmt::Debug for Program {
     }
 }
 
+/// jq's own definitions, guarded.
+fn prelude() -> &'static [Def<&'static str>] {
+    static PRELUDE: LazyLock<Vec<Def<&'static str>>> = LazyLock::new(|| {
+        let defs = jaq_core::defs().chain(jaq_std::defs()).chain(jaq_json::defs());
+        defs.filter(|def| !LEFT_OUT.contains(&def.name)).map(depth::guard).collect()
+    });
+    &PRELUDE
+}
+
+fn compiled<'s>(defs: impl Iterator<Item = Def<&'s str>>, source: &'s str) -> Result<Filter, ProgramError> {
+    let arena = Arena::default();
+    let file = File { code: source, path: () };
+    let modules = Loader::new(defs).load(&arena, file).map_err(|faults| loading(source, faults))?;
+    let compiler = Compiler::default().with_funs(funs()).with_global_vars(GLOBALS);
+    compiler.compile(modules).map_err(|faults| compiling(source, faults))
+}
+
 fn funs() -> impl Iterator<Item = Fun<JustLut<Val>>> {
     let all = jaq_core::funs().chain(jaq_std::funs()).chain(jaq_json::funs());
     // jaq's own fromjson follows hostile nesting until the stack ends.
-    all.filter(|(name, ..)| !LEFT_OUT.contains(name) && *name != "fromjson").chain([from_json()])
+    all.filter(|(name, ..)| !LEFT_OUT.contains(name) && *name != "fromjson").chain([from_json(), depth::filter()])
 }
 
 fn from_json() -> Fun<JustLut<Val>> {
