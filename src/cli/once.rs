@@ -62,12 +62,16 @@ fn chosen<'a>(config: &'a Config, args: &Args) -> Result<Vec<&'a Arc<Tracker>>, 
         return Ok(config.trackers.iter().collect());
     }
     let find = |name: &String| {
-        config.trackers.iter().find(|tracker| tracker.name == *name).ok_or_else(|| {
-            let known: Vec<&str> = config.trackers.iter().map(|tracker| tracker.name.as_str()).collect();
-            Failure::usage(format!("no tracker \"{name}\" in {}: it has {}", config.path.display(), known.join(", ")))
-        })
+        let found = config.trackers.iter().find(|tracker| tracker.name == *name);
+        found.ok_or_else(|| unknown(config, name))
     };
     args.names.iter().map(find).collect()
+}
+
+/// A name that no tracker has.
+pub(super) fn unknown(config: &Config, name: &str) -> Failure {
+    let known: Vec<&str> = config.trackers.iter().map(|tracker| tracker.name.as_str()).collect();
+    Failure::usage(format!("no tracker \"{name}\" in {}: it has {}", config.path.display(), known.join(", ")))
 }
 
 async fn land(database: &Database, plan: &Plan) -> Result<Run, Failure> {

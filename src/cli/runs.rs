@@ -29,6 +29,12 @@ pub(super) async fn runs(config: &Config, args: Args) -> Result<(), Failure> {
     let found = ledger::recent(database.pool(), &query).await;
     database.end().await;
     let found = found?;
+    // One that left the configuration still has its runs; one that has neither is misspelt.
+    if let Some(name) = query.tracker.filter(|_| found.is_empty())
+        && !config.trackers.iter().any(|tracker| tracker.name == name)
+    {
+        return Err(super::once::unknown(config, &name));
+    }
     if args.json { print::json_lines(&found) } else { show(&found) }
 }
 

@@ -55,6 +55,19 @@ async fn check_says_what_would_be_created_and_creates_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn runs_of_a_name_that_nothing_has_are_asked_for_by_mistake() {
+    let database = Server::shared().database().await;
+    let home = Home::new(&database, &file_tracker("a", "1h"));
+    home.put("a.json", BODY);
+    assert!(home.trackd(&["once", "a"]).status.success());
+    assert_eq!(home.trackd(&["runs", "b"]).status.code(), Some(64));
+    assert_eq!(stdout(&home.trackd(&["runs", "a"])).lines().count(), 2);
+    home.configure(&file_tracker("b", "1h"));
+    assert_eq!(stdout(&home.trackd(&["runs", "a"])).lines().count(), 2, "its runs stay");
+    assert_eq!(home.trackd(&["runs", "b"]).status.code(), Some(0), "it has not run yet");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_prints_rows_and_touches_no_database() {
     let home = Home::with("postgres://nobody@%2Fnonexistent/x", &file_tracker("a", "1h"));
     home.put("a.json", BODY);
