@@ -111,7 +111,12 @@ impl<'a> Shaper<'a> {
         let text = std::str::from_utf8(self.body).map_err(|fault| {
             let message =
                 format!("the body is not JSON: not UTF-8 at byte {} of {}", fault.valid_up_to(), self.body.len());
-            Error { message, hint: Some(begins(&String::from_utf8_lossy(&self.body[..self.body.len().min(256)]))) }
+            let hint = match self.body {
+                [0x1F, 0x8B, ..] => "it is gzip, which no content-encoding announced".into(),
+                [0xFF, 0xFE, ..] | [0xFE, 0xFF, ..] => "it is UTF-16".into(),
+                body => begins(&String::from_utf8_lossy(&body[..body.len().min(256)])),
+            };
+            Error { message, hint: Some(hint) }
         })?;
         // Some servers send a byte order mark; jq passes over it too.
         Ok(text.strip_prefix('\u{FEFF}').unwrap_or(text))

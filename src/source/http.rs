@@ -181,6 +181,7 @@ fn hint(status: StatusCode) -> Option<&'static str> {
         400 | 422 => "the source does not understand the request: check http.query and http.body",
         406 => "the source does not give JSON here: set the header accept",
         429 => "the source asks for fewer requests: poll less often",
+        304 => "nothing changed since the time or tag asked for: leave out such headers, a run keeps what it got",
         300..=399 => "the source points elsewhere without saying where: check http.url",
         _ => return None,
     })

@@ -188,6 +188,13 @@ fn a_body_of_another_shape_says_where_and_what_it_has_instead() {
     assert_eq!(fault(r#"{"leaderboard":5"#).hint.unwrap(), "the response seems to be cut off");
     assert!(fault("{\"leaderboard\":[]} x").message.contains("something follows the document"));
     assert_eq!(fault("").hint.unwrap(), "it is empty");
+    for (body, hint) in [
+        (&b"\x1f\x8b\x08\x00"[..], "it is gzip, which no content-encoding announced"),
+        (b"\xff\xfe{\x00}\x00", "it is UTF-16"),
+        (b"[\xe9]", "it starts with `[\u{FFFD}]`"),
+    ] {
+        assert_eq!(shape(body, &board).unwrap_err().hint.unwrap(), hint);
+    }
 }
 
 #[test]
