@@ -143,6 +143,40 @@ fn what_the_shipped_configuration_shows_as_a_default_is_one() {
 }
 
 #[test]
+fn the_ten_lines_of_the_readme_are_a_configuration() {
+    let readme = include_str!("../../README.md");
+    let lines = readme.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let config = parse(lines).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(config.trackers[0].tables[0].columns.len(), 3);
+}
+
+#[test]
+fn the_reference_names_every_key_there_is() {
+    let reference = include_str!("../../docs/configuration.md");
+    let table = "[[tracker]]\nname = \"x\"\n[[tracker.table]]\n";
+    for text in [
+        "[database]\nzz = 1".to_owned(),
+        "[daemon]\nzz = 1".into(),
+        "[log]\nzz = 1".into(),
+        "[log]\nfile = { zz = 1 }".into(),
+        "[defaults]\nretry = { zz = 1 }".into(),
+        "[[tracker]]\nzz = 1".into(),
+        "[[tracker]]\nhttp = { zz = 1 }".into(),
+        "[[tracker]]\nfile = { zz = 1 }".into(),
+        format!("{table}zz = 1"),
+        format!("{table}columns.a = {{ zz = 1 }}"),
+    ] {
+        let faults = faults(&text, &[]);
+        let unknown = faults.iter().find(|line| line.contains("unknown key `zz`")).unwrap();
+        let keys = unknown.split_once("known keys of ").and_then(|(_, list)| list.split_once(": ")).unwrap().1;
+        for key in keys.split(", ") {
+            let named = |start: &str, end: &str| reference.contains(&format!("{start}{key}{end}"));
+            assert!(named("| ", " |") || named("`", "`") || named("{ ", "") || named(", ", ""), "{text}: {key}");
+        }
+    }
+}
+
+#[test]
 fn an_empty_file_is_all_defaults() {
     let config = parse("").unwrap();
     assert_eq!(config.database.url, DatabaseUrl::Embedded);
