@@ -47,10 +47,30 @@ pub async fn ensure(guard: &mut Guard, tables: &[Arc<Table>]) -> Result<Vec<Chan
 /// What `ensure` would do, without doing it.
 ///
 /// # Errors
-/// As `ensure`.
+/// As `ensure`; and class standing where a column's check is no condition.
 pub async fn preview(pool: &Pool, tables: &[Arc<Table>]) -> Result<Vec<Change>, Error> {
     let mut guard = pool.begin().await?;
-    plan(tables, &read(&mut guard, tables).await?)
+    let changes = plan(tables, &read(&mut guard, tables).await?)?;
+    for table in tables.iter().filter(|table| table.columns.iter().any(|column| column.check.is_some())) {
+        try_checks(&mut guard, table).await?;
+    }
+    Ok(changes)
+}
+
+/// Only the server knows whether a check is SQL: it is asked with a temporary table, which the guard takes back.
+async fn try_checks(guard: &mut Guard, table: &Table) -> Result<(), Error> {
+    let columns = table.columns.iter().map(|column| format!("{}{}", definition(column), constraints(column, &[])));
+    let history = history_columns(table.history).into_iter().map(|(name, ty, _)| format!("{} {ty}", quote(name)));
+    let columns = columns.chain(history).collect::<Vec<_>>().join(", ");
+    guard.defer(Statement::new(format!("CREATE TEMP TABLE trackd_checks ({columns})")));
+    guard.defer(Statement::new("DROP TABLE pg_temp.trackd_checks"));
+    match guard.flush().await {
+        Err(error) if !error.is_away() => {
+            let hint = "`check` is an SQL condition over the columns of its table";
+            Err(Error::refused(format!("table {}", table.name), format!("check: {error}"), Some(hint.into())))
+        }
+        other => other.map(drop),
+    }
 }
 
 /// What the server has of the tables that are asked for.

@@ -337,3 +337,30 @@ async fn a_users_length_of_text_is_not_taken_away() {
     let error = make(&pool(&database), &[table("a", STATE)]).await.unwrap_err();
     assert_eq!(error.to_string(), "table a: column k: expected text, got character varying(5)");
 }
+
+#[tokio::test]
+async fn a_check_that_is_no_condition_is_found_before_the_table_is_made() {
+    let database = Server::shared().database().await;
+    let pool = pool(&database);
+    let of = |check: &str| {
+        with("a", CHANGE, |table| {
+            table.columns[1].check = Some(check.into());
+            table.columns[1].references = Some("nowhere".into());
+        })
+    };
+    for (check, words) in [
+        ("v >", "syntax error"),
+        ("w > 0", "column \"w\" does not exist"),
+        ("v", "must be type boolean"),
+        ("v > 'x'", "invalid input syntax"),
+    ] {
+        let error = preview(&pool, &[of(check)]).await.unwrap_err();
+        let told = error.to_string();
+        assert!(told.starts_with("table a: check: statement: ") && told.contains(words), "{told}");
+        assert_eq!(error.class(), Class::Standing);
+    }
+    let good =
+        [of("v > 0 AND valid_to IS NULL"), with("b", STATE, |table| table.columns[0].check = Some("k <> ''".into()))];
+    assert_eq!(preview(&pool, &good).await.unwrap().len(), 3);
+    assert_eq!(preview(&pool, &good).await.unwrap().len(), 3, "nothing was made");
+}
