@@ -1,5 +1,6 @@
 //! Why a command failed, and the exit code that says so.
 
+use super::print;
 use crate::class::Class;
 use crate::daemon::ledger::Unusable;
 use crate::store;
@@ -52,10 +53,10 @@ impl Failure {
     pub(super) fn tell(self) -> ExitCode {
         if !self.message.is_empty() {
             let prefix = if self.code == CONFIG && self.message.starts_with("error") { "" } else { "trackd: " };
-            eprintln!("{prefix}{}", self.message);
+            print::diagnostic(format!("{prefix}{}", self.message));
         }
         if let Some(hint) = self.hint {
-            eprintln!("  hint: {hint}");
+            print::diagnostic(format!("  hint: {hint}"));
         }
         ExitCode::from(self.code)
     }

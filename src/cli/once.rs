@@ -89,7 +89,7 @@ async fn dry_run(plans: &[Plan], json: bool) -> Result<(), Failure> {
             Ok(tables) => tables.iter().try_for_each(|table| if json { show_json(table) } else { show(table) })?,
             Err(error) => {
                 failed += 1;
-                eprintln!("trackd: tracker \"{}\": {error}", plan.tracker().name);
+                print::diagnostic(format!("trackd: tracker \"{}\": {error}", plan.tracker().name));
             }
         }
     }

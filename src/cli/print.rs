@@ -45,6 +45,11 @@ pub(super) fn line(text: impl std::fmt::Display) -> Result<(), Failure> {
     Ok(writeln!(std::io::stdout().lock(), "{text}")?)
 }
 
+/// A line on stderr. Where nobody reads it any more (`trackd check 2>&1 | head`) the exit code still tells.
+pub(super) fn diagnostic(text: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stderr().lock(), "{text}");
+}
+
 /// A time to the second (or finer where it has more), in UTC.
 pub(super) fn time(at: Timestamp) -> String {
     let whole = at.round(Unit::Second).is_ok_and(|rounded| rounded == at);

@@ -18,6 +18,18 @@ fn a_wrong_command_line_exits_64_and_help_0() {
 }
 
 #[test]
+fn a_reader_that_went_away_changes_no_exit_code() {
+    let home = Home::with("embedded", "zz = 1\n");
+    for (command, code) in [("check", 78), ("--help", 0), ("nonsense", 64)] {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut trackd = std::process::Command::new(env!("CARGO_BIN_EXE_trackd"));
+        trackd.arg(command).current_dir(home.path("")).stdout(writer.try_clone().unwrap()).stderr(writer);
+        assert_eq!(trackd.status().unwrap().code(), Some(code), "{command}");
+    }
+}
+
+#[test]
 fn a_bad_configuration_exits_78_with_every_fault() {
     let home = Home::with("embedded", "[[tracker]]\nname = \"x\"\nevery = \"never\"\nraw = \"30d\"\n");
     for args in [&["check"][..], &["run"], &["once", "--all"]] {
