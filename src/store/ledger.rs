@@ -177,9 +177,11 @@ pub struct Query {
 /// # Errors
 /// As the guard's.
 pub async fn recent(pool: &Pool, query: &Query) -> Result<Vec<Run>, Error> {
+    // Each has an index that ends with the newest; ids grow with the instants, to the millisecond.
+    let newest = if query.tracker.is_some() { "scheduled_at" } else { "run_id" };
     let sql = format!(
-        "SELECT {COLUMNS} FROM trackd.runs WHERE ($1::text IS NULL OR tracker = $1) AND (NOT $2 OR status = 'failed') \
-         ORDER BY scheduled_at DESC, tracker LIMIT $3"
+        "SELECT {COLUMNS} FROM (SELECT * FROM trackd.runs WHERE ($1::text IS NULL OR tracker = $1) \
+         AND (NOT $2 OR status = 'failed') ORDER BY {newest} DESC LIMIT $3) AS r ORDER BY scheduled_at DESC, tracker"
     );
     let statement = Statement::new(sql)
         .bind(query.tracker.clone(), Type::TEXT)

@@ -361,6 +361,32 @@ async fn more_rows_refused_than_are_set_aside_fail_the_run_and_say_so() {
     assert_eq!(error.class(), trackd::class::Class::Row);
 }
 
+#[tokio::test]
+async fn the_latest_runs_are_told_newest_first() {
+    let database = Server::shared().database().await;
+    let pool = pool(&database);
+    let mut client = database.client().await;
+    trackd::store::migrate::migrate(&mut client).await.unwrap();
+    let insert = "INSERT INTO trackd.runs (run_id, tracker, scheduled_at, kind, status, attempt, instance, started_at, finished_at) \
+                  VALUES ($1, $2, $3, 'scheduled', $4, 1, 'x', $3, $3)";
+    for second in 0..40 {
+        let at = Timestamp::from_second(second).unwrap();
+        for tracker in ["b", "a"] {
+            let status = if second % 10 == 0 { "failed" } else { "succeeded" };
+            client.execute(insert, &[&ledger::run_id(tracker, at), &tracker, &at, &status]).await.unwrap();
+        }
+    }
+    let found = async |tracker: Option<&str>, failed, limit| {
+        let query = ledger::Query { tracker: tracker.map(str::to_owned), failed, limit };
+        let runs = ledger::recent(&pool, &query).await.unwrap();
+        runs.iter().map(|run| format!("{}{}", run.tracker, run.scheduled_at.as_second())).collect::<Vec<_>>()
+    };
+    assert_eq!(found(None, false, 4).await, ["a39", "b39", "a38", "b38"]);
+    assert_eq!(found(None, true, 2).await, ["a30", "b30"]);
+    assert_eq!(found(Some("b"), false, 2).await, ["b39", "b38"]);
+    assert_eq!(found(Some("b"), true, 2).await, ["b30", "b20"]);
+}
+
 /// Waits until a query's count is what is expected.
 async fn until(client: &tokio_postgres::Client, sql: &str, expected: i64) {
     let reached = async {
