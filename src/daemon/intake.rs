@@ -7,7 +7,7 @@ use super::dispatch::{Dispatch, Offer};
 use super::report::Reports;
 use super::work::Due;
 use crate::config::Tracker;
-use crate::schedule::missed::catch_up;
+use crate::schedule::missed::{Span, catch_up};
 use crate::status::{Kind, RunStatus};
 use jiff::Timestamp;
 use std::sync::Arc;
@@ -39,7 +39,7 @@ impl Intake {
     ///
     /// Shape: how many run, and how many are recorded as missed.
     pub fn catch_up(&self, tracker: &Tracker, last: Timestamp, now: Timestamp) -> (usize, usize) {
-        let dealt = catch_up(&tracker.schedule, &tracker.missed, last, now);
+        let dealt = catch_up(&tracker.schedule, &tracker.missed, &Span::new(last, now));
         let name: Arc<str> = Arc::from(tracker.name.as_str());
         let due = |scheduled_at| Due { tracker: Arc::clone(&name), scheduled_at, kind: Kind::CatchUp };
         for &scheduled_at in &dealt.missed {

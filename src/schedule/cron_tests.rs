@@ -1,5 +1,9 @@
 use super::*;
+use jiff::SignedDuration;
+use jiff::civil::DateTime;
+use jiff::tz::AmbiguousOffset;
 use proptest::prelude::*;
+use std::collections::BTreeSet;
 
 fn cron(text: &str, zone: &str) -> Cron {
     Cron::parse(text, TimeZone::get(zone).unwrap()).unwrap_or_else(|error| panic!("{text}: {error}"))
@@ -206,5 +210,70 @@ proptest! {
         let first = (start + 1..=start + 8_000).find(|at| matches(*at));
         prop_assert!(first.is_none_or(|first| first == next.as_second()), "{first:?} before {next}");
         prop_assert!(cron.next_after(next).unwrap() > next);
+    }
+}
+
+/// Zones whose clocks change in all the ways there are: by an hour, half an hour, two hours, at midnight, by a whole day.
+const ZONES: [&str; 12] = [
+    "Europe/Berlin",
+    "America/New_York",
+    "Australia/Lord_Howe",
+    "America/Sao_Paulo",
+    "Asia/Beirut",
+    "Africa/Cairo",
+    "Antarctica/Troll",
+    "Europe/Dublin",
+    "Pacific/Apia",
+    "Asia/Tehran",
+    "America/Havana",
+    "Africa/Casablanca",
+];
+
+/// The instant of a time of day, by the rules for jobs with fixed times: after a gap, and once where it comes twice.
+fn fixed_time(at: DateTime, zone: &TimeZone) -> Timestamp {
+    let ambiguous = zone.to_ambiguous_timestamp(at);
+    match ambiguous.offset() {
+        AmbiguousOffset::Gap { .. } => {
+            zone.preceding(ambiguous.later().unwrap()).next().expect("a gap is a change").timestamp()
+        }
+        _ => ambiguous.earlier().unwrap(),
+    }
+}
+
+proptest! {
+    #[test]
+    fn around_a_change_of_clocks_the_instants_are_those_the_rules_name(
+        minute in piece(0, 59), hour in piece(0, 23), day in piece(1, 31), weekday in piece(0, 6),
+        zone in 0..ZONES.len(), change in 0usize..60, offset in -90_000i64..90_000,
+    ) {
+        let text = format!("{} {} {} * {}", minute.0, hour.0, day.0, weekday.0);
+        let cron = Cron::parse(&text, TimeZone::get(ZONES[zone]).unwrap()).unwrap();
+        let zone = cron.zone();
+        let Some(change) = zone.following("1995-01-01T00:00:00Z".parse().unwrap()).nth(change) else { return Ok(()) };
+        let start = change.timestamp().as_second() + offset;
+        let end = start + 2 * 86_400;
+        let fits = |at: DateTime| {
+            let by_day = day.1.contains(&at.day());
+            let by_weekday = weekday.1.contains(&at.weekday().to_sunday_zero_offset());
+            let day_fits = if day.2 || weekday.2 { by_day && by_weekday } else { by_day || by_weekday };
+            day_fits && minute.1.contains(&at.minute()) && hour.1.contains(&at.hour())
+        };
+        let choices = |piece: &Piece| piece.1.iter().collect::<BTreeSet<_>>().len() as u32;
+        let expected: BTreeSet<i64> = if !minute.2 && !hour.2 && choices(&minute) * choices(&hour) <= MOST_TIMES {
+            let first = Timestamp::from_second((start - 2 * 86_400).div_euclid(60) * 60).unwrap();
+            let minutes = (0..6 * 1440).map(|n| (first + SignedDuration::from_mins(n)).to_zoned(TimeZone::UTC).datetime());
+            minutes.filter(|at| fits(*at)).map(|at| fixed_time(at, zone).as_second()).collect()
+        } else {
+            let local = |at: i64| Timestamp::from_second(at).unwrap().to_zoned(zone.clone()).datetime();
+            (start.div_euclid(60) * 60..=end).step_by(60).filter(|at| fits(local(*at))).collect()
+        };
+        let mut got = BTreeSet::new();
+        let mut at = Timestamp::from_second(start).unwrap();
+        while let Some(next) = cron.next_after(at).filter(|next| next.as_second() <= end) {
+            got.insert(next.as_second());
+            at = next;
+        }
+        let expected: BTreeSet<i64> = expected.range(start + 1..=end).copied().collect();
+        prop_assert_eq!(got, expected, "{}, {:?}, after {}", text, zone.iana_name(), start);
     }
 }
