@@ -23,6 +23,9 @@ const CLOSE: Duration = Duration::from_secs(10);
 /// Trackers whose tables are made in one transaction: each table is a few locks, and the server has some thousands.
 const TOGETHER: usize = 100;
 
+/// Instants of one tracker that were not run and are recalled: as many as one start can list and run.
+const MOST_RECALLED: i64 = 20_000;
+
 /// The database of a configuration. Nothing is opened before `open`.
 #[derive(Debug)]
 pub(super) struct Database {
@@ -163,15 +166,17 @@ impl Ledger for Database {
 
     fn recall(&self, trackers: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>> {
         async move {
-            let instants = ledger::last_instants(&self.pool, &trackers).await.map_err(|error| unusable(&error))?;
+            let instants =
+                ledger::instants(&self.pool, &trackers, MOST_RECALLED).await.map_err(|error| unusable(&error))?;
             let latest = ledger::latest(&self.pool, &trackers).await.map_err(|error| unusable(&error))?;
             let mut memories: HashMap<String, Memory> = HashMap::new();
-            for (tracker, instant) in instants {
-                memories.entry(tracker).or_default().last_instant = Some(instant);
+            for instants in instants {
+                let memory = memories.entry(instants.tracker).or_default();
+                (memory.dealt_until, memory.recorded) = (Some(instants.latest_run), instants.later);
             }
             for (run, success) in latest {
                 let memory = memories.entry(run.tracker.clone()).or_default();
-                (memory.last_run, memory.last_success) = (Some(run), success);
+                memory.last = Some((run, success));
             }
             Ok(memories)
         }

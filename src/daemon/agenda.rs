@@ -63,12 +63,12 @@ impl Agenda {
         let slot = Slot { schedule, jitter, next: None, number: self.made };
         let replaced = self.slots.insert(Arc::clone(tracker), slot);
         self.plan(tracker, after);
-        replaced?.next.filter(|scheduled_at| *scheduled_at <= after)
+        replaced?.waits(after)
     }
 
-    /// Takes a tracker out.
-    pub fn remove(&mut self, tracker: &str) {
-        self.slots.remove(tracker);
+    /// Takes a tracker out. Gives back the instant that had come by `now` and still waited for its firing.
+    pub fn remove(&mut self, tracker: &str, now: Timestamp) -> Option<Timestamp> {
+        self.slots.remove(tracker)?.waits(now)
     }
 
     /// Plans every tracker anew from `now` on, after the clock was set back.
@@ -123,6 +123,13 @@ impl Agenda {
             slot.number = self.made;
         }
         self.plan(tracker, now);
+    }
+}
+
+impl Slot {
+    /// The instant that has come by `now`.
+    fn waits(&self, now: Timestamp) -> Option<Timestamp> {
+        self.next.filter(|scheduled_at| *scheduled_at <= now)
     }
 }
 
@@ -206,7 +213,7 @@ mod tests {
     fn a_replaced_tracker_follows_its_new_schedule_only_and_others_keep_their_place() {
         let mut agenda = agenda(&[("a", 1000, 0), ("b", 1000, 0), ("c", 1000, 0)], 0);
         agenda.set(&Arc::from("a"), every(5000), Duration::ZERO, at(500));
-        agenda.remove("b");
+        assert_eq!(agenda.remove("b", at(500)), None);
         assert_eq!(agenda.take_due(at(1000)), [one("c", 1000)]);
         assert_eq!(agenda.take_due(at(2000)), [one("c", 2000)]);
         assert_eq!(agenda.next_fire(), Some(at(3000)));
@@ -220,6 +227,14 @@ mod tests {
         assert_eq!(agenda.set(&a, every(5000), Duration::ZERO, at(1200)), Some(at(1000)));
         assert_eq!(agenda.take_due(at(4999)), []);
         assert_eq!(agenda.take_due(at(5000)), [one("a", 5000)]);
+    }
+
+    #[test]
+    fn a_removed_tracker_gives_back_the_instant_that_waited_for_its_jitter() {
+        let mut agenda = agenda(&[("a", 1000, 500)], 0);
+        assert_eq!(agenda.remove("a", at(1200)), Some(at(1000)));
+        assert_eq!(agenda.remove("a", at(1200)), None);
+        assert_eq!(agenda.take_due(at(5000)), []);
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! ```text
 //!  offer --> gate (schedule::overlap) --> next --ready--> take --> running --finish--+
 //!  catch_up --> backlog ------------------^                                          |
-//!                   +---------- next: of the backlog, else the one that waits -------+
+//!                   +---------- next: of the backlog and the one that waits ---------+
 //! ```
 //!
 //! A lane runs one thing at a time. `offer` gives back what does not get a place, for the ledger.
@@ -12,7 +12,7 @@
 use super::work::{Due, Work};
 use crate::schedule::Overlap;
 use crate::schedule::overlap::{Gate, Tick};
-use crate::status::Kind;
+use crate::status::{Kind, TrackerState};
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Semaphore;
@@ -60,8 +60,10 @@ pub enum Offer {
     Displaced(Due),
     /// Its tracker is busy, and does not wait.
     Refused(Due),
-    /// There is no such tracker any more, or the daemon stops.
+    /// There is no such tracker any more.
     Gone(Due),
+    /// The daemon stops: no run begins.
+    Stopped,
 }
 
 impl Dispatch {
@@ -98,7 +100,7 @@ impl Dispatch {
     pub fn offer(&self, due: Due) -> Offer {
         let mut lanes = self.lock();
         if lanes.stopped {
-            return Offer::Gone(due);
+            return Offer::Stopped;
         }
         let Some(lane) = lanes.lanes.get_mut(&due.tracker) else { return Offer::Gone(due) };
         let Some(work) = &lane.work else { return Offer::Gone(due) };
@@ -120,10 +122,10 @@ impl Dispatch {
     /// Shape: one tracker's, oldest first; gives them back when there is no such tracker.
     pub fn catch_up(&self, tracker: &Arc<str>, dues: Vec<Due>) -> Vec<Due> {
         let mut lanes = self.lock();
-        let stopped = lanes.stopped;
-        let Some(lane) = lanes.lanes.get_mut(tracker).filter(|lane| lane.work.is_some() && !stopped) else {
-            return dues;
-        };
+        if lanes.stopped {
+            return Vec::new();
+        }
+        let Some(lane) = lanes.lanes.get_mut(tracker).filter(|lane| lane.work.is_some()) else { return dues };
         lane.backlog.extend(dues);
         if !lane.gate.is_running()
             && let Some(first) = lane.backlog.pop_front()
@@ -164,7 +166,7 @@ impl Dispatch {
             lanes.lanes.remove(tracker);
             return;
         }
-        lane.next = lane.backlog.pop_front().or_else(|| lane.waits(tracker));
+        lane.next = lane.follows(tracker);
         if lane.next.is_some() {
             self.make_ready(&mut lanes, Arc::clone(tracker));
         }
@@ -182,6 +184,16 @@ impl Dispatch {
     /// Runs that wait for a worker or for their tracker.
     pub fn queued(&self) -> usize {
         self.lock().lanes.values().map(Lane::queued).sum()
+    }
+
+    /// What goes on; idle trackers are left out.
+    pub fn states(&self) -> HashMap<Arc<str>, TrackerState> {
+        let state = |lane: &Lane| match lane.running {
+            true => Some(TrackerState::Running),
+            false => lane.next.is_some().then_some(TrackerState::Queued),
+        };
+        let lanes = self.lock();
+        lanes.lanes.iter().filter_map(|(name, lane)| Some((Arc::clone(name), state(lane)?))).collect()
     }
 
     /// Runs that go on.
@@ -209,6 +221,15 @@ impl Lane {
     fn waits(&mut self, name: &Arc<str>) -> Option<Due> {
         let scheduled_at = self.gate.done()?;
         Some(Due { tracker: Arc::clone(name), scheduled_at, kind: Kind::Scheduled })
+    }
+
+    /// What runs after the run that ended: the earliest instant, so that no run hides an earlier one that is to come.
+    fn follows(&mut self, name: &Arc<str>) -> Option<Due> {
+        let waits_first = |first: &Due| self.gate.waiting().is_some_and(|waiting| waiting < first.scheduled_at);
+        match self.backlog.front() {
+            Some(first) if !waits_first(first) => self.backlog.pop_front(),
+            _ => self.waits(name),
+        }
     }
 
     fn queued(&self) -> usize {
@@ -306,12 +327,31 @@ mod tests {
         assert_eq!(dispatch.catch_up(&Arc::from("a"), missed.clone()), []);
         assert_eq!(dispatch.offer(tick("a", 4)), Offer::Taken);
         let mut ran = Vec::new();
+        let state = |state| HashMap::from([(Arc::from("a"), state)]);
+        assert_eq!(dispatch.states(), state(TrackerState::Queued));
         while let Some(due) = take(&dispatch) {
             ran.push(due);
+            assert_eq!(dispatch.states(), state(TrackerState::Running));
             dispatch.finish(&Arc::from("a"));
         }
         assert_eq!(ran, [missed, vec![tick("a", 4)]].concat());
-        assert_eq!((dispatch.running(), dispatch.queued()), (0, 0));
+        assert_eq!((dispatch.running(), dispatch.queued(), dispatch.states()), (0, 0, HashMap::new()));
+    }
+
+    #[test]
+    fn an_instant_that_waits_runs_before_later_ones_that_are_caught_up() {
+        let dispatch = Dispatch::new(works(&["a"]));
+        dispatch.offer(tick("a", 1));
+        take(&dispatch);
+        dispatch.offer(tick("a", 2));
+        dispatch.catch_up(&Arc::from("a"), vec![due("a", 4, Kind::CatchUp)]);
+        dispatch.finish(&Arc::from("a"));
+        assert_eq!(take(&dispatch), Some(tick("a", 2)));
+        dispatch.finish(&Arc::from("a"));
+        assert_eq!(take(&dispatch), Some(due("a", 4, Kind::CatchUp)));
+        dispatch.finish(&Arc::from("a"));
+        assert_eq!(dispatch.offer(tick("a", 5)), Offer::Taken);
+        assert_eq!(take(&dispatch), Some(tick("a", 5)), "the lane was idle");
     }
 
     #[test]
@@ -347,7 +387,7 @@ mod tests {
         dispatch.offer(tick("a", 1));
         assert_eq!(dispatch.stop(), [tick("a", 1)]);
         assert!(dispatch.take().now_or_never().expect("no wait").is_none());
-        assert_eq!(dispatch.offer(tick("b", 2)), Offer::Gone(tick("b", 2)));
+        assert_eq!(dispatch.offer(tick("b", 2)), Offer::Stopped);
         assert_eq!(dispatch.stop(), []);
     }
 }

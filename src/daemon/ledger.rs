@@ -38,12 +38,14 @@ pub trait Ledger: Send + Sync + 'static {
 /// A tracker's past.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
-    /// The latest instant of its schedule that has a row.
-    pub last_instant: Option<Timestamp>,
-    /// Its latest run.
-    pub last_run: Option<Run>,
-    /// The instant of its latest success.
-    pub last_success: Option<Timestamp>,
+    /// Every instant of its schedule up to this one is dealt with: the latest that was run to an end.
+    ///
+    /// Not the latest that has a row: an instant is skipped while another runs, and that one has no row yet.
+    pub dealt_until: Option<Timestamp>,
+    /// Later instants that have a row, upwards.
+    pub recorded: Vec<Timestamp>,
+    /// Its latest run, and the instant of its latest success.
+    pub last: Option<(Run, Option<Timestamp>)>,
 }
 
 /// Why the ledger cannot be used.

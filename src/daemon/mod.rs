@@ -34,7 +34,8 @@ use crate::status::{Phase, Status};
 use dispatch::Dispatch;
 use futures_util::future::BoxFuture;
 use intake::Intake;
-use ledger::{Ledger, Memory, Unusable};
+use ledger::{Ledger, Unusable};
+use opening::{Opened, Opening};
 use report::Reports;
 use scheduler::Scheduler;
 use signal::{Asked, Signals};
@@ -187,7 +188,7 @@ impl Daemon {
     }
 
     async fn serve(&mut self, signals: &mut Signals) -> Result<(), Failure> {
-        let opening = opening::open(Arc::clone(&self.setup.ledger), Arc::clone(&self.state));
+        let opening = self.opening().open();
         tokio::pin!(opening);
         let mut open = false;
         let mut look = tokio::time::interval(LOOK);
@@ -196,11 +197,17 @@ impl Daemon {
             tokio::select! {
                 asked = signals.next() => match asked {
                     Asked::Stop => return Ok(()),
-                    Asked::Reload => self.reload(open).await,
                     Asked::Report => self.report(),
+                    Asked::Reload => {
+                        self.reload(open).await;
+                        if !open {
+                            // What the trackers missed depends on what they are.
+                            opening.set(self.opening().open());
+                        }
+                    }
                 },
-                memories = &mut opening, if !open => {
-                    self.begin(memories?);
+                opened = &mut opening, if !open => {
+                    self.begin(opened?);
                     open = true;
                 }
                 watched = self.supervisor.watch() => watched?,
@@ -209,27 +216,32 @@ impl Daemon {
         }
     }
 
-    /// The ledger is open: catches up, sets the timers, and says so.
-    fn begin(&mut self, mut memories: HashMap<String, Memory>) {
-        let now = clock::now();
-        let (mut caught_up, mut missed) = (0, 0);
-        for tracker in &self.config.trackers {
-            let memory = memories.remove(&tracker.name).unwrap_or_default();
-            if let Some(run) = memory.last_run {
-                self.state.remember(run, memory.last_success);
-            }
-            if let Some(last) = memory.last_instant {
-                let (runs, rows) = self.intake.catch_up(tracker, last, now);
-                caught_up += runs;
-                missed += rows;
-            }
+    fn opening(&self) -> Opening {
+        Opening {
+            ledger: Arc::clone(&self.setup.ledger),
+            state: Arc::clone(&self.state),
+            intake: Arc::clone(&self.intake),
+            trackers: self.config.trackers.clone(),
         }
-        self.scheduler.begin(&self.config.trackers, now);
+    }
+
+    /// The ledger is open and whole: sets the timers, runs what is to be caught up, and says so.
+    fn begin(&mut self, opened: Opened) {
+        let mut caught_up = 0;
+        for past in opened.pasts {
+            if let Some((run, success)) = past.last {
+                self.state.remember(run, success);
+            }
+            self.intake.catch_up(&past.tracker.name, &past.runs);
+            caught_up += past.runs.len();
+        }
+        self.scheduler.begin(&self.config.trackers, opened.at);
         self.state.phase(Phase::Running);
         systemd::ready();
+        systemd::status(&self.snapshot());
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"), config = %self.config.path.display(), trackers = self.config.trackers.len(),
-            workers = self.config.daemon.workers, caught_up, missed, "ready"
+            workers = self.config.daemon.workers, caught_up, missed = opened.missed, "ready"
         );
     }
 
@@ -257,7 +269,13 @@ impl Daemon {
         let (ledger, dispatch) = (Arc::clone(&self.setup.ledger), Arc::clone(&self.intake.dispatch));
         Arc::new(move || {
             let (pool, database_error) = ledger.gauges();
-            Gauges { workers_busy: dispatch.running(), queued: dispatch.queued(), database_error, pool }
+            Gauges {
+                workers_busy: dispatch.running(),
+                queued: dispatch.queued(),
+                states: dispatch.states(),
+                database_error,
+                pool,
+            }
         })
     }
 

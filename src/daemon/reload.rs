@@ -20,7 +20,11 @@ use std::sync::Arc;
 impl Daemon {
     /// Reloads, and tells the log, the status and systemd how it went. `open`: whether timers are set already.
     pub(super) async fn reload(&mut self, open: bool) {
-        systemd::reloading();
+        // Before the start is over READY would be a lie, and whoever waits for it goes on too early.
+        let is_up = self.state.is_up();
+        if is_up {
+            systemd::reloading();
+        }
         let (ok, message) = match self.try_reload(open).await {
             Ok(diff) => {
                 for (key, why) in &diff.restart {
@@ -39,7 +43,9 @@ impl Daemon {
             }
         };
         self.state.reloaded(Reload { at: clock::now(), ok, message });
-        systemd::ready();
+        if is_up {
+            systemd::ready();
+        }
     }
 
     async fn try_reload(&mut self, open: bool) -> Result<Diff, Vec<String>> {

@@ -40,14 +40,9 @@ impl Reports {
         Reports { identity, state, recorder, pace: Mutex::new(pace) }
     }
 
-    /// A run begins.
-    pub fn started(&self, due: &Due) {
-        self.state.started(&due.tracker);
-    }
-
-    /// A due run waits for a worker.
-    pub fn queued(&self, tracker: &str) {
-        self.state.queued(tracker);
+    /// A run is due, or begins.
+    pub fn moved(&self) {
+        self.state.touch();
     }
 
     /// A run ended.
@@ -59,14 +54,29 @@ impl Reports {
         self.state.ended(outcome);
     }
 
-    /// An instant is not run: skipped, or missed.
-    pub fn unrun(&self, due: &Due, status: RunStatus, reason: &str) {
+    /// The ledger row of an instant that is not run: skipped, or missed.
+    pub fn not_run(&self, due: &Due, status: RunStatus, reason: &str) -> Run {
         let now = clock::now();
         let mut run = self.identity.unrun(due, status, now, now);
         run.error = Some(reason.to_owned());
-        tracing::debug!(tracker = run.tracker, scheduled_at = %run.scheduled_at, status = status.as_str(), reason, "not run");
-        self.state.unrun(&run);
+        run
+    }
+
+    /// An instant is not run: it is counted, and its row is on its way to the ledger.
+    pub fn unrun(&self, run: Run) {
+        self.note(&run);
         self.recorder.send(run);
+    }
+
+    /// These instants were not run, and the ledger has their rows.
+    pub fn recorded(&self, runs: &[Run]) {
+        runs.iter().for_each(|run| self.note(run));
+    }
+
+    fn note(&self, run: &Run) {
+        let (status, reason) = (run.status.as_str(), run.error.as_deref());
+        tracing::debug!(tracker = run.tracker, scheduled_at = %run.scheduled_at, status, reason, "not run");
+        self.state.unrun(run);
     }
 
     /// Tells the sum of the successes that were not told; called about once a second.

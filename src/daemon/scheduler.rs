@@ -10,13 +10,15 @@
 //! `HORIZON` makes runs punctual. Each does the other's work, late, when the other fails.
 //! Must not know: what a run does, SQL, HTTP.
 
-use super::agenda::{Agenda, Due};
+use super::agenda::{self, Agenda};
 use super::heartbeat::Heart;
 use super::intake::Intake;
+use super::work::Due;
 use crate::clock;
 use crate::config::Tracker;
 use crate::config::diff::Diff;
 use crate::schedule::jitter::jitter;
+use crate::status::Kind;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -65,8 +67,11 @@ impl Scheduler {
     /// Follows a changed configuration; trackers that did not change keep their timers.
     pub fn change(&self, trackers: &[Arc<Tracker>], diff: &Diff, now: Timestamp) {
         let mut book = self.book();
+        let mut removed = Vec::new();
         for name in &diff.removed {
-            book.agenda.remove(name);
+            let waited = book.agenda.remove(name, now);
+            let tracker = Arc::from(name.as_str());
+            removed.extend(waited.map(|scheduled_at| Due { tracker, scheduled_at, kind: Kind::Scheduled }));
             book.trackers.remove(name.as_str());
         }
         let fresh =
@@ -74,6 +79,7 @@ impl Scheduler {
         let waited: Vec<(Arc<str>, Timestamp)> =
             trackers.iter().filter(fresh).filter_map(|tracker| book.enter(tracker, now)).collect();
         drop(book);
+        self.intake.removed(&removed);
         for (tracker, scheduled_at) in waited {
             self.intake.due(&tracker, scheduled_at);
         }
@@ -124,14 +130,12 @@ impl Scheduler {
         let lapsed: Vec<(Arc<Tracker>, Timestamp)> = due.iter().filter_map(|due| book.lapsed(due)).collect();
         drop(book);
         for due in due {
-            if let Due::One { tracker, scheduled_at } = due {
+            if let agenda::Due::One { tracker, scheduled_at } = due {
                 self.intake.due(&tracker, scheduled_at);
             }
         }
         for (tracker, first) in lapsed {
-            // `last` is the latest instant that was dealt with: everything after it, `first` included, is not.
-            let last = first.checked_sub(SignedDuration::from_millis(1)).unwrap_or(first);
-            self.intake.catch_up(&tracker, last, now);
+            self.intake.lapsed(&tracker, first, now);
         }
         match next {
             Some(at) => Duration::try_from(at.duration_since(clock::now())).unwrap_or_default().min(HORIZON),
@@ -161,10 +165,10 @@ impl Book {
         waited.map(|scheduled_at| (name, scheduled_at))
     }
 
-    fn lapsed(&self, due: &Due) -> Option<(Arc<Tracker>, Timestamp)> {
+    fn lapsed(&self, due: &agenda::Due) -> Option<(Arc<Tracker>, Timestamp)> {
         match due {
-            Due::Lapse { tracker, first } => Some((Arc::clone(self.trackers.get(tracker)?), *first)),
-            Due::One { .. } => None,
+            agenda::Due::Lapse { tracker, first } => Some((Arc::clone(self.trackers.get(tracker)?), *first)),
+            agenda::Due::One { .. } => None,
         }
     }
 }

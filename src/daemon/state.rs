@@ -1,6 +1,6 @@
 //! What the daemon knows of itself, kept up to date by events and turned into a `Status` when somebody is to see it.
 //!
-//! In: begins and ends of runs, reloads, phases. Out: `status::Status`. Must not know: how it is shown, SQL.
+//! In: ends of runs, reloads, phases; what goes on comes with the gauges. Out: `status::Status`. Must not know: how it is shown, SQL.
 
 use crate::config::{Config, Tracker};
 use crate::run::{FreshRows, Outcome};
@@ -29,7 +29,6 @@ struct Inner {
 #[derive(Debug)]
 struct Entry {
     config: Arc<Tracker>,
-    state: TrackerState,
     last: Option<Run>,
     last_success: Option<Timestamp>,
     failures_in_a_row: u32,
@@ -43,6 +42,8 @@ struct Entry {
 pub struct Gauges {
     pub workers_busy: usize,
     pub queued: usize,
+    /// Of the trackers that are not idle.
+    pub states: HashMap<Arc<str>, TrackerState>,
     pub database_error: Option<String>,
     pub pool: Pool,
 }
@@ -81,9 +82,9 @@ impl State {
         self.touch();
     }
 
-    /// The trackers' names, in the order of the file.
-    pub fn names(&self) -> Vec<String> {
-        self.lock().trackers.iter().map(|entry| entry.config.name.clone()).collect()
+    /// Whether who waited for the start has been told that it is over.
+    pub fn is_up(&self) -> bool {
+        self.lock().head.phase != Phase::Starting
     }
 
     /// What the ledger remembers of a tracker from before this process.
@@ -98,25 +99,10 @@ impl State {
         });
     }
 
-    /// A run of this tracker waits for a worker.
-    pub fn queued(&self, tracker: &str) {
-        self.entry(tracker, |entry, _| {
-            if entry.state == TrackerState::Idle {
-                entry.state = TrackerState::Queued;
-            }
-        });
-    }
-
-    /// A run of this tracker begins.
-    pub fn started(&self, tracker: &str) {
-        self.entry(tracker, |entry, _| entry.state = TrackerState::Running);
-    }
-
     /// A run ended.
     pub fn ended(&self, outcome: Outcome) {
         let tracker = outcome.run.tracker.clone();
         self.entry(&tracker, |entry, totals| {
-            entry.state = TrackerState::Idle;
             count(&outcome.run, &mut entry.totals);
             count(&outcome.run, totals);
             if outcome.run.status == RunStatus::Succeeded {
@@ -156,7 +142,7 @@ impl State {
     pub fn snapshot(&self, gauges: Gauges, now: Timestamp) -> Status {
         let inner = self.lock();
         let mut status = inner.head.clone();
-        status.trackers = inner.trackers.iter().map(|entry| entry.show(now)).collect();
+        status.trackers = inner.trackers.iter().map(|entry| entry.show(&gauges.states, now)).collect();
         drop(inner);
         if status.phase == Phase::Running && gauges.database_error.is_some() {
             status.phase = Phase::Degraded;
@@ -177,7 +163,8 @@ impl State {
         self.changed.notified().await;
     }
 
-    fn touch(&self) {
+    /// Something that a snapshot shows is another now.
+    pub fn touch(&self) {
         self.changed.notify_one();
     }
 
@@ -199,7 +186,6 @@ impl Entry {
     fn new(config: Arc<Tracker>) -> Entry {
         Entry {
             config,
-            state: TrackerState::Idle,
             last: None,
             last_success: None,
             failures_in_a_row: 0,
@@ -208,11 +194,11 @@ impl Entry {
         }
     }
 
-    fn show(&self, now: Timestamp) -> crate::status::Tracker {
+    fn show(&self, states: &HashMap<Arc<str>, TrackerState>, now: Timestamp) -> crate::status::Tracker {
         crate::status::Tracker {
             name: self.config.name.clone(),
             schedule: self.config.schedule_text.clone(),
-            state: self.state,
+            state: states.get(self.config.name.as_str()).copied().unwrap_or(TrackerState::Idle),
             next_run: self.config.schedule.next_after(now),
             last: self.last.clone(),
             last_success: self.last_success,

@@ -77,7 +77,7 @@ impl Sitting {
 pub async fn work(dispatch: Arc<Dispatch>, seat: Arc<Seat>, reports: Arc<Reports>) {
     while let Some(job) = dispatch.take().await {
         seat.sit(&job);
-        reports.started(&job.due);
+        reports.moved();
         let Job { work, due } = job;
         let outcome = work.run(due.scheduled_at, due.kind).await;
         if seat.rise().is_none() {

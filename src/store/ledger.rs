@@ -9,7 +9,6 @@ use crate::shape::Reject;
 use crate::status::{Run, RunStatus};
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
-use std::collections::HashMap;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
@@ -144,21 +143,41 @@ pub async fn find(pool: &Pool, tracker: &str, scheduled_at: Timestamp) -> Result
     Ok(read(pool, statement).await?.first().and_then(run_of))
 }
 
-/// For each of these trackers that ever ran by schedule, the latest instant on record.
+/// A tracker's instants on record.
+#[derive(Debug)]
+pub struct Instants {
+    pub tracker: String,
+    /// The latest that was run to an end; with none, the first on record.
+    pub latest_run: Timestamp,
+    /// Later ones, upwards: the newest `most` of them.
+    pub later: Vec<Timestamp>,
+}
+
+/// For each of these trackers that ever was due by schedule, where its record ends.
 ///
 /// Manual runs do not count: they are no instants of the schedule.
 ///
 /// # Errors
 /// As the guard's.
-pub async fn last_instants(pool: &Pool, trackers: &[String]) -> Result<HashMap<String, Timestamp>, Error> {
-    // One index probe a tracker: never a scan of the history.
+pub async fn instants(pool: &Pool, trackers: &[String], most: i64) -> Result<Vec<Instants>, Error> {
+    // A few index probes a tracker: never a scan of the history.
     let statement = Statement::new(
-        "SELECT t.tracker, r.scheduled_at FROM unnest($1::text[]) AS t(tracker) CROSS JOIN LATERAL \
-         (SELECT scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker AND r.kind <> 'manual' \
-          ORDER BY scheduled_at DESC LIMIT 1) r",
+        "SELECT t.tracker, m.latest_run, ARRAY(SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker \
+         AND r.kind <> 'manual' AND r.scheduled_at > m.latest_run ORDER BY r.scheduled_at DESC LIMIT $2) AS later \
+         FROM unnest($1::text[]) AS t(tracker) CROSS JOIN LATERAL (SELECT coalesce(\
+           (SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker AND r.kind <> 'manual' \
+            AND r.status NOT IN ('missed', 'skipped') ORDER BY r.scheduled_at DESC LIMIT 1), \
+           (SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker AND r.kind <> 'manual' \
+            ORDER BY r.scheduled_at LIMIT 1)) AS latest_run) m WHERE m.latest_run IS NOT NULL",
     )
-    .bind(trackers.to_vec(), Type::TEXT_ARRAY);
-    Ok(read(pool, statement).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
+    .bind(trackers.to_vec(), Type::TEXT_ARRAY)
+    .bind(most, Type::INT8);
+    let instants = |row: &Row| {
+        let mut later: Vec<Timestamp> = row.get("later");
+        later.reverse();
+        Instants { tracker: row.get("tracker"), latest_run: row.get("latest_run"), later }
+    };
+    Ok(read(pool, statement).await?.iter().map(instants).collect())
 }
 
 /// Which runs to show.

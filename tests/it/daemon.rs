@@ -265,3 +265,64 @@ async fn logs_are_json_when_asked_and_also_files() {
         .collect();
     assert!(files.len() == 1 && files[0].contains("\"stopped\""), "{files:?}");
 }
+
+/// What a service's manager was told, datagram by datagram.
+fn told(manager: &std::os::unix::net::UnixDatagram) -> String {
+    manager.set_nonblocking(true).unwrap();
+    let mut buffer = [0; 4096];
+    std::iter::from_fn(|| {
+        manager.recv(&mut buffer).ok().map(|n| String::from_utf8_lossy(&buffer[..n]).into_owned() + "\n")
+    })
+    .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_before_the_start_is_over_does_not_say_ready() {
+    // A server that takes connections and says nothing: the start goes on and on.
+    let silent = tempfile::tempdir().unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(silent.path().join(".s.PGSQL.5432")).unwrap();
+    let url = format!("postgres://postgres@{}/x", silent.path().to_str().unwrap().replace('/', "%2F"));
+    let mut home = Home::with(&url, &file_tracker("a", "200ms"));
+    let manager = std::os::unix::net::UnixDatagram::bind(home.path("notify")).unwrap();
+    home.set("NOTIFY_SOCKET", home.path("notify").to_str().unwrap());
+    let mut daemon = home.run();
+    daemon.catches_hangups().await;
+    daemon.signal(Signal::HUP);
+    daemon.says("configuration reloaded", 1).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    let said = told(&manager);
+    assert!(!said.contains("READY=1") && !said.contains("RELOADING=1") && said.contains("STOPPING=1"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_manager_hears_of_ready_reload_and_stop_and_nothing_from_the_embedded_server() {
+    let mut home = Home::with("embedded", &file_tracker("a", "200ms"));
+    home.put("a.json", BODY);
+    let manager = std::os::unix::net::UnixDatagram::bind(home.path("notify")).unwrap();
+    std::fs::set_permissions(home.path("notify"), std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    home.set("NOTIFY_SOCKET", home.path("notify").to_str().unwrap());
+    let mut daemon = home.run();
+    daemon.says("run succeeded", 1).await;
+    daemon.signal(Signal::HUP);
+    daemon.says("configuration reloaded", 1).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    let said = told(&manager);
+    let times = |word: &str| said.lines().filter(|line| line.starts_with(word)).count();
+    assert_eq!((times("READY=1"), times("RELOADING=1"), times("STOPPING=1")), (2, 1, 1), "{said}");
+    assert!(said.contains("STATUS=running: 1 trackers"), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stop_while_the_embedded_database_starts_leaves_no_server_behind() {
+    let home = Home::with("embedded", &file_tracker("a", "200ms"));
+    for moment in ["postgres/data.new", "postgres/data", "postgres/start.log", "postgres/data/postmaster.pid"] {
+        let mut daemon = home.run();
+        let file = home.path("state").join(moment);
+        eventually(moment, PATIENCE, async || file.exists()).await;
+        daemon.signal(Signal::TERM);
+        assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+        assert!(!home.path("state/postgres/data/postmaster.pid").exists(), "stopped at {moment}: {}", daemon.log());
+    }
+}

@@ -331,6 +331,8 @@ async fn run(operation: &'static str, mut command: Command, account: &Account) -
     // A group of its own: Ctrl-C on a terminal must not reach the server before trackd is done with it.
     std::os::unix::process::CommandExt::process_group(&mut command, 0);
     command.current_dir("/").env("LC_ALL", "C.UTF-8").stdin(Stdio::null());
+    // The server would tell systemd that the service is ready, and that it stops: that is trackd's to say.
+    command.env_remove("NOTIFY_SOCKET");
     account.apply(&mut command);
     // A file, not a pipe: the server inherits it and lives on.
     let said = tempfile_for_output(operation)?;
