@@ -7,7 +7,7 @@ use crate::daemon::ledger::{Ledger, Memory, Unusable};
 use crate::run::related;
 use crate::shape::Table;
 use crate::status::{self, Run};
-use crate::store::embedded::Cluster;
+use crate::store::embedded::{Cluster, EmbeddedError};
 use crate::store::{Pool, PoolOptions, connect, ledger, migrate, tables};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -16,10 +16,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tokio_postgres::NoTls;
 
 /// How long borrowed connections may take to come back at the end.
 const CLOSE: Duration = Duration::from_secs(10);
+/// How long the start of a server of ours may take to its end before it is stopped.
+const SETTLE: Duration = Duration::from_secs(15);
 /// Trackers whose tables are made in one transaction: each table is a few locks, and the server has some thousands.
 const TOGETHER: usize = 100;
 
@@ -40,8 +44,8 @@ pub(super) struct Database {
 #[derive(Debug)]
 struct Embedded {
     state_dir: PathBuf,
-    /// One opens at a time.
-    opening: Mutex<()>,
+    /// One opens at a time; a start that nobody waits for any more goes on here, and is not forgotten.
+    opening: Mutex<Option<JoinHandle<Result<Cluster, EmbeddedError>>>>,
     cluster: watch::Sender<Option<Arc<Cluster>>>,
 }
 
@@ -94,13 +98,10 @@ impl Database {
 
     /// Starts the server if it is ours and does not run.
     pub(super) async fn start(&self) -> Result<(), Unusable> {
-        let Some(embedded) = &self.embedded else { return Ok(()) };
-        let _opening = embedded.opening.lock().await;
-        if embedded.cluster.borrow().is_none() {
-            let cluster = Cluster::open(&embedded.state_dir).await.map_err(|error| embedded_unusable(&error))?;
-            embedded.cluster.send_replace(Some(Arc::new(cluster)));
+        match &self.embedded {
+            Some(embedded) => embedded.open().await,
+            None => Ok(()),
         }
-        Ok(())
     }
 
     /// Makes and extends tables in one transaction.
@@ -131,7 +132,38 @@ impl Database {
         if !self.pool.close(CLOSE).await {
             tracing::warn!(after = ?CLOSE, "connections did not come back");
         }
-        let cluster = self.embedded.as_ref().and_then(|embedded| embedded.cluster.borrow().clone());
+        if let Some(embedded) = &self.embedded {
+            embedded.close().await;
+        }
+    }
+}
+
+impl Embedded {
+    /// Cancel safety: safe; the start goes on, and the next call waits for the same one.
+    async fn open(&self) -> Result<(), Unusable> {
+        let mut opening = self.opening.lock().await;
+        if self.cluster.borrow().is_some() {
+            return Ok(());
+        }
+        let task = opening.get_or_insert_with(|| {
+            let state_dir = self.state_dir.clone();
+            tokio::spawn(async move { Cluster::open(&state_dir).await })
+        });
+        let opened = task.await;
+        *opening = None;
+        let opened = opened.map_err(|error| EmbeddedError::retry(format!("start embedded PostgreSQL: {error}")));
+        let cluster = opened.and_then(|opened| opened).map_err(|error| embedded_unusable(&error))?;
+        self.cluster.send_replace(Some(Arc::new(cluster)));
+        Ok(())
+    }
+
+    /// Stops the server if nobody else uses it; one that is being started first gets there, or it would be left behind.
+    async fn close(&self) {
+        let starting = self.opening.lock().await.is_some();
+        if starting && timeout(SETTLE, self.open()).await.is_err() {
+            tracing::warn!(after = ?SETTLE, "embedded PostgreSQL is still starting: it is left running");
+        }
+        let cluster = self.cluster.borrow().clone();
         if let Some(cluster) = cluster {
             cluster.close().await;
         }

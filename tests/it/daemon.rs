@@ -316,8 +316,8 @@ async fn the_manager_hears_of_ready_reload_and_stop_and_nothing_from_the_embedde
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_stop_while_the_embedded_database_starts_leaves_no_server_behind() {
-    let home = Home::with("embedded", &file_tracker("a", "200ms"));
     for moment in ["postgres/data.new", "postgres/data", "postgres/start.log", "postgres/data/postmaster.pid"] {
+        let home = Home::with("embedded", &file_tracker("a", "200ms"));
         let mut daemon = home.run();
         let file = home.path("state").join(moment);
         eventually(moment, PATIENCE, async || file.exists()).await;
