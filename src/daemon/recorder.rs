@@ -8,7 +8,7 @@ use crate::status::Run;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
-use tokio::sync::{Mutex, mpsc};
+use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -33,6 +33,8 @@ struct Counts {
     /// Taken and not written yet.
     pending: AtomicUsize,
     dropped: AtomicU64,
+    /// The database was just seen to be there.
+    back: Notify,
 }
 
 /// The other end, and the runs of the batch that is being written: they outlive a writer that dies.
@@ -69,6 +71,14 @@ impl Sender {
         }
     }
 
+    /// A run has landed by itself: what waits for the database waits no longer, or a later run of its tracker would
+    /// be in the ledger for long before an earlier one.
+    pub fn landed(&self) {
+        if self.pending() > 0 {
+            self.counts.back.notify_one();
+        }
+    }
+
     /// Runs handed over and not written yet.
     pub fn pending(&self) -> usize {
         self.counts.pending.load(Ordering::Relaxed)
@@ -98,14 +108,14 @@ pub async fn write(inbox: Arc<Mutex<Inbox>>, ledger: Arc<dyn Ledger>, stop: Canc
                 return;
             }
         }
-        persist(batch, ledger.as_ref()).await;
+        persist(batch, ledger.as_ref(), &counts.back, &stop).await;
         counts.pending.fetch_sub(batch.len(), Ordering::Relaxed);
         batch.clear();
     }
 }
 
-/// Tries until it is done: bounded by the stop of the daemon, which aborts it.
-async fn persist(batch: &[Run], ledger: &dyn Ledger) {
+/// Tries until it is done: bounded by the stop of the daemon, which wakes it and then aborts it.
+async fn persist(batch: &[Run], ledger: &dyn Ledger, back: &Notify, stop: &CancellationToken) {
     let mut wait = FIRST_WAIT;
     let mut told: Option<Instant> = None;
     while let Err(error) = ledger.record(batch).await {
@@ -113,8 +123,15 @@ async fn persist(batch: &[Run], ledger: &dyn Ledger) {
             tracing::warn!(runs = batch.len(), %error, "write ledger: outcomes wait for the database");
             told = Some(Instant::now());
         }
-        tokio::time::sleep(wait).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
+        tokio::select! {
+            () = tokio::time::sleep(wait) => wait = (wait * 2).min(LONGEST_WAIT),
+            () = back.notified() => {}
+            () = stop.cancelled(), if wait > FIRST_WAIT => {}
+        }
+        if stop.is_cancelled() {
+            // Seconds are left, not minutes.
+            wait = FIRST_WAIT;
+        }
     }
     if told.is_some() {
         tracing::info!(runs = batch.len(), "outcomes that waited are in the ledger");
@@ -206,6 +223,34 @@ mod tests {
         stop.cancel();
         write(inbox, ledger.clone(), stop).await;
         assert_eq!(instants(&ledger), [1, 2]);
+    }
+
+    /// How long `write` takes from the moment of `wake`, when the database came back in the middle of the longest wait.
+    async fn written_after(wake: impl FnOnce(&Sender, &CancellationToken)) -> Duration {
+        let (sender, inbox) = channel();
+        let ledger = Arc::new(Away { failures: u64::MAX.into(), ..Away::default() });
+        let stop = CancellationToken::new();
+        sender.send(run(1));
+        let writer = tokio::spawn(write(Arc::new(Mutex::new(inbox)), ledger.clone(), stop.clone()));
+        tokio::time::sleep(Duration::from_secs(3600)).await;
+        ledger.failures.store(0, Ordering::Relaxed);
+        let begun = Instant::now();
+        wake(&sender, &stop);
+        while sender.pending() > 0 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        stop.cancel();
+        writer.await.unwrap();
+        assert_eq!(instants(&ledger), [1]);
+        begun.elapsed()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_stop_and_a_run_that_landed_end_the_wait_for_the_database() {
+        let soon = FIRST_WAIT * 2;
+        assert!(written_after(|_, stop| stop.cancel()).await < soon);
+        assert!(written_after(|sender, _| sender.landed()).await < soon);
+        assert!(written_after(|_, _| {}).await > soon, "otherwise it waits");
     }
 
     #[test]

@@ -48,8 +48,9 @@ impl Reports {
     /// A run ended.
     pub fn ended(&self, outcome: Outcome) {
         self.tell(&outcome.run);
-        if !outcome.recorded {
-            self.recorder.send(outcome.run.clone());
+        match outcome.recorded {
+            true => self.recorder.landed(),
+            false => self.recorder.send(outcome.run.clone()),
         }
         self.state.ended(outcome);
     }
