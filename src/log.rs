@@ -8,11 +8,13 @@
 //! In: `config::Log`. Out: a `Logging` that must live as long as something logs. Must not know: what is logged.
 
 mod file;
+mod journal;
 
 use crate::config::{Log, LogFormat};
+use journal::Journal;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
-use tracing_journald::{Priority, PriorityMappings};
+use std::path::Path;
 use tracing_subscriber::filter::EnvFilter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
@@ -108,22 +110,7 @@ fn journal() -> Option<Sink> {
     if !is_stream(&stream, stat.st_dev, stat.st_ino) {
         return None;
     }
-    // The crate's own mapping makes notices of infos and infos of debugs.
-    let priorities = PriorityMappings {
-        error: Priority::Error,
-        warn: Priority::Warning,
-        info: Priority::Informational,
-        debug: Priority::Debug,
-        trace: Priority::Debug,
-    };
-    let layer = tracing_journald::layer().ok()?;
-    Some(
-        layer
-            .with_field_prefix(None)
-            .with_priority_mappings(priorities)
-            .with_syslog_identifier("trackd".into())
-            .boxed(),
-    )
+    Some(Journal::open(Path::new(journal::SOCKET)).ok()?.boxed())
 }
 
 fn is_stream(stream: &str, device: u64, inode: u64) -> bool {

@@ -91,20 +91,21 @@ impl Reports {
     fn tell(&self, run: &Run) {
         let duration_ms = run.finished_at.duration_since(run.started_at).as_millis();
         match run.status {
+            // Where there is room for little, the beginning is what is seen.
             RunStatus::Failed => tracing::warn!(
-                tracker = run.tracker, run_id = %run.run_id, scheduled_at = %run.scheduled_at, status = run.status.as_str(),
-                attempt = run.attempt, rows_read = run.rows_read, rows_rejected = run.rows_rejected,
-                bytes = run.fetched_bytes, duration_ms, error_class = run.error_class.map(|class| class.as_str()),
-                error = run.error, "run failed"
+                tracker = run.tracker, error = run.error, error_class = run.error_class.map(|class| class.as_str()),
+                scheduled_at = %run.scheduled_at, attempt = run.attempt, rows_read = run.rows_read,
+                rows_rejected = run.rows_rejected, bytes = run.fetched_bytes, duration_ms, status = run.status.as_str(),
+                run_id = %run.run_id, "run failed"
             ),
             RunStatus::Missed | RunStatus::Skipped => tracing::info!(
-                tracker = run.tracker, run_id = %run.run_id, scheduled_at = %run.scheduled_at, status = run.status.as_str(),
-                error = run.error, "run did not take place"
+                tracker = run.tracker, error = run.error, scheduled_at = %run.scheduled_at, status = run.status.as_str(),
+                run_id = %run.run_id, "run did not take place"
             ),
             RunStatus::Succeeded if self.is_told_alone(run) => tracing::info!(
-                tracker = run.tracker, run_id = %run.run_id, scheduled_at = %run.scheduled_at, status = run.status.as_str(),
-                rows_read = run.rows_read, rows_written = run.rows_written, rows_rejected = run.rows_rejected,
-                bytes = run.fetched_bytes, duration_ms, "run succeeded"
+                tracker = run.tracker, rows_written = run.rows_written, rows_read = run.rows_read,
+                rows_rejected = run.rows_rejected, bytes = run.fetched_bytes, duration_ms, scheduled_at = %run.scheduled_at,
+                status = run.status.as_str(), run_id = %run.run_id, "run succeeded"
             ),
             RunStatus::Succeeded => {}
         }
