@@ -41,10 +41,13 @@ fn main() -> Outcome<()> {
     let mut daemon = trackd(&["run"]).stdin(Stdio::null()).spawn()?;
     let count = |sql: &str| -> Outcome<String> {
         let output = trackd(&["psql", "--", "-X", "-Atq", "-c", sql]).output()?;
+        if !output.status.success() {
+            return Err(format!("{}: {}", output.status, String::from_utf8_lossy(&output.stderr).trim()).into());
+        }
         Ok(String::from_utf8(output.stdout)?.trim().to_owned())
     };
     // The first start makes all tables; what is measured begins with the first runs.
-    while count("SELECT count(*) FROM trackd.runs")?.parse().unwrap_or(0) < trackers {
+    while count("SELECT count(*) FROM trackd.runs").map_or(0, |runs| runs.parse().unwrap_or(0)) < trackers {
         if let Some(status) = daemon.try_wait()? {
             return Err(format!("trackd ended: {status}").into());
         }

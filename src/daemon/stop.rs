@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep, timeout};
 
 /// To write the last outcomes.
 const FLUSH: Duration = Duration::from_secs(5);
-/// To close connections, and to stop a server that is ours.
-const CLOSE: Duration = Duration::from_secs(30);
+/// To close connections, and to stop a server that is ours: its last checkpoint takes what the disk takes.
+const CLOSE: Duration = Duration::from_secs(50);
 
 impl Daemon {
     /// Stops everything. Returns the last status.

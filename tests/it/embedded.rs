@@ -154,6 +154,26 @@ async fn an_orphan_that_is_still_recovering_is_waited_for() {
     assert!(cluster.close().await);
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_on_its_way_down_is_waited_for_and_started_again() {
+    let state = State::new();
+    let cluster = Cluster::open(&state.path()).await.unwrap();
+    let client = connect(&cluster.conninfo()).await;
+    // A smart shutdown: it lets nobody in, and goes when this session does.
+    rustix::process::kill_process(state.postmaster().unwrap(), Signal::TERM).unwrap();
+    let path = state.path();
+    let opening = tokio::spawn(async move { Cluster::open(&path).await });
+    eventually("a refused connection", PATIENCE, async || {
+        opening.is_finished() || said(&state.data().join("log"), "the database system is shutting down")
+    })
+    .await;
+    drop(client);
+    let again = opening.await.unwrap().unwrap();
+    connect(&again.conninfo()).await.batch_execute("SELECT 1").await.unwrap();
+    drop(cluster);
+    assert!(again.close().await);
+}
+
 /// Whether a file of this directory has the text.
 fn said(log: &Path, text: &str) -> bool {
     let files = std::fs::read_dir(log).into_iter().flatten().flatten();

@@ -27,6 +27,8 @@ const START_SECONDS: u64 = 600;
 const STOP_SECONDS: &str = "60";
 /// How long the remains of a killed server (its process, its sessions) may take to go.
 const REMAINS: Duration = Duration::from_secs(30);
+/// Between the end of a server's socket and that of its process.
+const GOING: Duration = Duration::from_secs(5);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
 /// How long another process may take to start or stop the server.
@@ -72,12 +74,30 @@ impl Cluster {
         if !cluster.data().join("PG_VERSION").exists() {
             cluster.init().await?;
         }
-        if !cluster.is_running() {
-            cluster.configure()?;
-            cluster.start().await?;
+        match cluster.serve().await {
+            // It was on its way down when it was found: a stop that somebody did not wait for.
+            Err(_) if cluster.ended().await => cluster.serve().await?,
+            served => served?,
         }
-        cluster.ensure_database().await?;
         Ok(cluster)
+    }
+
+    /// Starts the server if it does not run; makes the database if it is not there.
+    async fn serve(&self) -> Result<(), EmbeddedError> {
+        if !self.is_running() {
+            self.configure()?;
+            self.start().await?;
+        }
+        self.ensure_database().await
+    }
+
+    /// Whether the server goes within a moment.
+    async fn ended(&self) -> bool {
+        let deadline = Instant::now() + GOING;
+        while self.is_running() && Instant::now() < deadline {
+            tokio::time::sleep(PAUSE).await;
+        }
+        !self.is_running()
     }
 
     /// How to connect: words for tokio-postgres and psql alike.
