@@ -133,6 +133,11 @@ async fn killed_at_random_moments_no_run_is_half_or_double_and_every_tracker_goe
     assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
     for i in 0..8 {
         audit(&client, &format!("t{i}")).await;
+        let holes = format!(
+            "SELECT count(*) FROM (SELECT scheduled_at - lag(scheduled_at) OVER (ORDER BY scheduled_at) AS d FROM trackd.runs \
+             WHERE tracker = 't{i}') AS x WHERE d <> interval '100 ms'"
+        );
+        assert_eq!(count(&client, &holes).await, 0, "instants of t{i} without a row");
     }
     assert_eq!(count(&client, "SELECT count(*) FROM trackd.runs WHERE status = 'failed'").await, 0);
     assert_eq!(
