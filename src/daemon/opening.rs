@@ -33,6 +33,8 @@ const MOST_ROWS: usize = 1_000_000;
 /// Once more, where this took longer; each time there is less to write.
 const SOON: SignedDuration = SignedDuration::from_secs(2);
 const MOST_PASSES: usize = 5;
+/// Instants are whole milliseconds.
+const JUST_BEFORE: SignedDuration = SignedDuration::from_millis(1);
 /// Every tracker may list so many, however many trackers there are.
 const FEWEST_LISTED: usize = 100;
 
@@ -43,6 +45,8 @@ pub(super) struct Opened {
     pub(super) pasts: Vec<Past>,
     /// Instants recorded as missed.
     pub(super) missed: usize,
+    /// Older ones without a row; a lower bound.
+    uncounted: u64,
 }
 
 /// One tracker's past.
@@ -52,6 +56,10 @@ pub(super) struct Past {
     pub(super) last: Option<(Run, Option<Timestamp>)>,
     /// Missed instants to run, oldest first.
     pub(super) runs: Vec<Timestamp>,
+    /// All instants up to this one are dealt with; `None`: it never ran.
+    dealt_until: Option<Timestamp>,
+    /// Later ones that are dealt with, upwards.
+    recorded: Vec<Timestamp>,
 }
 
 /// What an opening needs.
@@ -97,45 +105,50 @@ impl Opening {
 
     async fn try_open(&self) -> Result<Opened, Unusable> {
         self.ledger.open().await?;
-        let mut missed = 0;
-        for _ in 1..MOST_PASSES {
-            let opened = self.square().await?;
-            missed += opened.missed;
+        let mut opened = self.recall().await?;
+        for _ in 0..MOST_PASSES {
+            self.square(&mut opened, clock::now()).await?;
             if clock::now().duration_since(opened.at) < SOON {
-                return Ok(Opened { missed, ..opened });
+                break;
             }
             // The writing took its time, and more instants have passed meanwhile.
         }
-        let opened = self.square().await?;
-        Ok(Opened { missed: missed + opened.missed, ..opened })
+        if opened.uncounted > 0 {
+            tracing::warn!(at_least = opened.uncounted, "instants too long ago for a row each were missed");
+        }
+        Ok(opened)
     }
 
-    /// Makes the ledger whole up to the moment of the call.
-    async fn square(&self) -> Result<Opened, Unusable> {
+    async fn recall(&self) -> Result<Opened, Unusable> {
         let names = self.trackers.iter().map(|tracker| tracker.name.clone()).collect();
         let mut memories = self.ledger.recall(names).await?;
-        let mut opened = Opened { at: clock::now(), pasts: Vec::with_capacity(self.trackers.len()), missed: 0 };
-        let most_listed = (MOST_ROWS / self.trackers.len().max(1)).clamp(FEWEST_LISTED, MOST_LISTED);
-        let (mut rows, mut uncounted) = (Vec::new(), 0);
-        for tracker in &self.trackers {
+        let past = |tracker: &Arc<Tracker>| {
             let Memory { dealt_until, recorded, last } = memories.remove(&tracker.name).unwrap_or_default();
-            let mut past = Past { tracker: Arc::clone(tracker), last, runs: Vec::new() };
-            if let Some(last) = dealt_until {
-                let dealt = self.intake.deal(tracker, &Span { last, now: opened.at, recorded: &recorded, most_listed });
+            Past { tracker: Arc::clone(tracker), last, runs: Vec::new(), dealt_until, recorded }
+        };
+        let pasts = self.trackers.iter().map(past).collect();
+        Ok(Opened { at: Timestamp::MIN, pasts, missed: 0, uncounted: 0 })
+    }
+
+    /// Makes the ledger whole up to `now`. Done again later, it deals with what passed since, and with nothing older.
+    async fn square(&self, opened: &mut Opened, now: Timestamp) -> Result<(), Unusable> {
+        let most_listed = (MOST_ROWS / self.trackers.len().max(1)).clamp(FEWEST_LISTED, MOST_LISTED);
+        let mut rows = Vec::new();
+        for past in &mut opened.pasts {
+            if let Some(last) = past.dealt_until {
+                let span = Span { last, now, recorded: &past.recorded, most_listed };
+                let dealt = self.intake.deal(&past.tracker, &span);
                 rows.extend(dealt.missed);
-                uncounted += dealt.uncounted;
-                past.runs = dealt.runs;
+                opened.uncounted += dealt.uncounted;
+                past.dealt_with(dealt.runs, now);
             }
-            opened.pasts.push(past);
             opened.missed += self.write(&mut rows, BATCH).await?;
             // Years of a fast schedule take their time: the supervisor and its watchdog get theirs.
             tokio::task::yield_now().await;
         }
         opened.missed += self.write(&mut rows, 1).await?;
-        if uncounted > 0 {
-            tracing::warn!(at_least = uncounted, "instants too long ago for a row each were missed");
-        }
-        Ok(opened)
+        opened.at = now;
+        Ok(())
     }
 
     /// Writes `rows` if there are `enough` of them. Returns how many were written.
@@ -150,5 +163,92 @@ impl Opening {
         let written = rows.len();
         rows.clear();
         Ok(written)
+    }
+}
+
+impl Past {
+    /// Everything up to `now` has its row, or is to run and may still be displaced by later instants.
+    fn dealt_with(&mut self, runs: Vec<Timestamp>, now: Timestamp) {
+        let whole = runs.first().map_or(now, |first| first.checked_sub(JUST_BEFORE).unwrap_or(*first));
+        self.dealt_until = Some(whole);
+        self.recorded.retain(|at| *at > whole);
+        self.runs = runs;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Environment};
+    use crate::daemon::dispatch::Dispatch;
+    use crate::daemon::recorder;
+    use crate::daemon::report::Reports;
+    use crate::daemon::work::Identity;
+    use crate::status::Pool;
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+    use std::collections::HashMap;
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    /// Remembers one run of each tracker, at the epoch, and keeps what it is given.
+    #[derive(Default)]
+    struct Kept(Mutex<Vec<i64>>);
+
+    impl Ledger for Kept {
+        fn open(&self) -> BoxFuture<'_, Result<(), Unusable>> {
+            async { Ok(()) }.boxed()
+        }
+        fn recall(&self, trackers: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>> {
+            let memory = || Memory { dealt_until: Some(Timestamp::UNIX_EPOCH), ..Memory::default() };
+            let memories = trackers.into_iter().map(|name| (name, memory())).collect();
+            async { Ok(memories) }.boxed()
+        }
+        fn record<'a>(&'a self, runs: &'a [Run]) -> BoxFuture<'a, Result<(), Unusable>> {
+            self.0.lock().unwrap().extend(runs.iter().map(|run| run.scheduled_at.as_second()));
+            async { Ok(()) }.boxed()
+        }
+        fn gauges(&self) -> (Pool, Option<String>) {
+            (Pool::default(), None)
+        }
+        fn close(&self) -> BoxFuture<'_, ()> {
+            async {}.boxed()
+        }
+    }
+
+    fn opening(missed: &str) -> (Opening, Arc<Kept>) {
+        let text = format!(
+            "[[tracker]]\nname = \"a\"\nevery = \"1s\"\nmissed = \"{missed}\"\nmissed_limit = 3\nfile = {{ path = \"x\" }}\n\
+             [[tracker.table]]\nname = \"a\"\nhistory = \"snapshot\"\nrows = \".\"\ncolumns = {{ v = \"text\" }}\n"
+        );
+        let none = Environment::new(Vec::<(String, String)>::new(), false);
+        let config = config::parse(&text, Path::new("c.toml"), &none).expect("configuration");
+        let state = Arc::new(State::new(&config, "test:1", Timestamp::UNIX_EPOCH));
+        let identity = Identity { instance: "test:1".into(), run_id: crate::store::ledger::run_id };
+        let reports = Arc::new(Reports::new(identity, Arc::clone(&state), recorder::channel().0));
+        let intake = Arc::new(Intake { dispatch: Arc::new(Dispatch::new(Vec::new())), reports });
+        let ledger = Arc::new(Kept::default());
+        (Opening { ledger: ledger.clone(), state, intake, trackers: config.trackers }, ledger)
+    }
+
+    #[tokio::test]
+    async fn going_over_the_past_again_deals_with_what_passed_since_and_nothing_older() {
+        let second = |second| Timestamp::from_second(second).unwrap();
+        for (missed, before, after) in [
+            ("once", vec![100_000], vec![100_007]),
+            ("all", vec![99_998, 99_999, 100_000], vec![100_005, 100_006, 100_007]),
+        ] {
+            let (opening, ledger) = opening(missed);
+            let mut opened = opening.recall().await.unwrap();
+            opening.square(&mut opened, second(100_000)).await.unwrap();
+            let runs = |opened: &Opened| opened.pasts[0].runs.iter().map(|at| at.as_second()).collect::<Vec<_>>();
+            assert_eq!(runs(&opened), before);
+            let (listed, uncounted) = (std::mem::take(&mut *ledger.0.lock().unwrap()).len(), opened.uncounted);
+            assert_eq!((listed, uncounted as usize + listed + before.len()), (MOST_LISTED, 100_000));
+            opening.square(&mut opened, second(100_007)).await.unwrap();
+            assert_eq!(runs(&opened), after);
+            assert_eq!(*ledger.0.lock().unwrap(), (before[0]..after[0]).collect::<Vec<_>>(), "{missed}");
+            assert_eq!((opened.missed, opened.uncounted), (listed + 7, uncounted));
+        }
     }
 }
