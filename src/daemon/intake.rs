@@ -6,20 +6,24 @@
 use super::dispatch::{Dispatch, Offer};
 use super::report::Reports;
 use super::work::Due;
+use crate::clock;
 use crate::config::Tracker;
-use crate::schedule::missed::{Span, catch_up};
+use crate::schedule::missed::{Span, catch_up, share};
 use crate::status::{Kind, Run, RunStatus};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 
-/// The instants of a span.
-#[derive(Debug)]
-pub struct Dealt {
-    /// The ledger rows of those that are not run, oldest first.
-    pub missed: Vec<Run>,
-    /// Those to run, oldest first.
-    pub runs: Vec<Timestamp>,
-    /// Older ones that get no row; a lower bound.
+/// Why an instant is missed.
+const MISSED: &str = "trackd did not run at that time";
+
+/// What became of instants that passed while the process or the machine stood still.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Lapsed {
+    /// Those that are run.
+    pub runs: usize,
+    /// Those that are not, and get a row.
+    pub missed: usize,
+    /// Older ones that get none; a lower bound.
     pub uncounted: u64,
 }
 
@@ -44,15 +48,17 @@ impl Intake {
         }
     }
 
-    /// Deals out the instants of a span by the tracker's `missed` rules; nothing is done with them yet.
-    pub fn deal(&self, tracker: &Tracker, span: &Span<'_>) -> Dealt {
-        let dealt = catch_up(&tracker.schedule, &tracker.missed, span);
-        let name: Arc<str> = Arc::from(tracker.name.as_str());
-        let row = |&scheduled_at: &Timestamp| {
+    /// The ledger rows of instants that are missed, in their order; each is made when it is asked for.
+    pub fn missed(
+        &self,
+        tracker: &Tracker,
+        instants: Vec<Timestamp>,
+    ) -> impl ExactSizeIterator<Item = Run> + Send + 'static + use<> {
+        let (name, identity, now) = (Arc::from(tracker.name.as_str()), self.reports.identity.clone(), clock::now());
+        instants.into_iter().map(move |scheduled_at| {
             let due = Due { tracker: Arc::clone(&name), scheduled_at, kind: Kind::CatchUp };
-            self.reports.not_run(&due, RunStatus::Missed, "trackd did not run at that time")
-        };
-        Dealt { missed: dealt.missed.iter().map(row).collect(), runs: dealt.run, uncounted: dealt.uncounted }
+            identity.not_run(&due, RunStatus::Missed, now, MISSED)
+        })
     }
 
     /// These instants of the past run, oldest first, as soon as their tracker is free.
@@ -67,20 +73,17 @@ impl Intake {
         self.reports.moved();
     }
 
-    /// The process or the machine stood still: `first` and others up to `now` have passed.
-    pub fn lapsed(&self, tracker: &Tracker, first: Timestamp, now: Timestamp) {
+    /// The process or the machine stood still: `first` and others up to `now` have passed, of so many `trackers`.
+    pub fn lapsed(&self, tracker: &Tracker, first: Timestamp, now: Timestamp, trackers: usize) -> Lapsed {
         // Everything after the latest instant that was dealt with, `first` included.
         let last = first.checked_sub(SignedDuration::from_millis(1)).unwrap_or(first);
-        let dealt = self.deal(tracker, &Span::new(last, now));
-        dealt.missed.into_iter().for_each(|row| self.reports.unrun(row));
-        if dealt.uncounted > 0 {
-            tracing::warn!(
-                tracker = tracker.name,
-                at_least = dealt.uncounted,
-                "instants too long ago for a row each were missed"
-            );
-        }
-        self.catch_up(&tracker.name, &dealt.runs);
+        let span = Span { most_listed: share(trackers), ..Span::new(last, now) };
+        let dealt = catch_up(&tracker.schedule, &tracker.missed, &span);
+        let lapsed = Lapsed { runs: dealt.run.len(), missed: dealt.missed.len(), uncounted: dealt.uncounted };
+        // First: a run that lands hides from the next start what has no row before it.
+        self.reports.missed(&tracker.name, self.missed(tracker, dealt.missed));
+        self.catch_up(&tracker.name, &dealt.run);
+        lapsed
     }
 
     /// These instants are of trackers that are gone from the configuration.
@@ -91,6 +94,41 @@ impl Intake {
     }
 
     fn skipped(&self, due: &Due, reason: &str) {
-        self.reports.unrun(self.reports.not_run(due, RunStatus::Skipped, reason));
+        self.reports.unrun(self.reports.identity.not_run(due, RunStatus::Skipped, clock::now(), reason));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{self, Environment};
+    use crate::daemon::recorder;
+    use crate::daemon::state::State;
+    use crate::daemon::work::Identity;
+
+    #[test]
+    fn a_night_that_the_machine_slept_has_room_for_a_row_of_each_instant() {
+        let tracker = |n: usize| {
+            format!(
+                "[[tracker]]\nname = \"t{n}\"\nevery = \"3s\"\nfile = {{ path = \"x\" }}\n[[tracker.table]]\nname = \"t{n}\"\n\
+                 history = \"snapshot\"\nrows = \".\"\ncolumns = {{ v = \"text\" }}\n"
+            )
+        };
+        let text: String = (0..100).map(tracker).collect();
+        let none = Environment::new(Vec::<(String, String)>::new(), false);
+        let config = config::parse(&text, std::path::Path::new("c.toml"), &none).expect("configuration");
+        let state = Arc::new(State::new(&config, "test:1", Timestamp::UNIX_EPOCH));
+        let identity = Identity { instance: "test:1".into(), run_id: crate::store::ledger::run_id };
+        let (recorder, _inbox) = recorder::channel();
+        let reports = Arc::new(Reports::new(identity, Arc::clone(&state), recorder.clone()));
+        let intake = Intake { dispatch: Arc::new(Dispatch::new(Vec::new())), reports };
+        let (first, now) = (Timestamp::from_second(3).unwrap(), Timestamp::from_second(8 * 3600).unwrap());
+        for tracker in &config.trackers {
+            let lapsed = intake.lapsed(tracker, first, now, config.trackers.len());
+            assert_eq!(lapsed, Lapsed { runs: 1, missed: 9_599, uncounted: 0 });
+        }
+        // Nobody runs them: the runs of trackers that are gone are recorded, too.
+        assert_eq!((recorder.pending(), recorder.dropped()), (100 * 9_600, 0));
+        assert_eq!(state.snapshot(crate::daemon::state::Gauges::default(), now).totals.missed, 100 * 9_599);
     }
 }

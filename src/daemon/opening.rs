@@ -16,7 +16,7 @@ use super::systemd;
 use crate::class::Class;
 use crate::clock;
 use crate::config::Tracker;
-use crate::schedule::missed::{MOST_LISTED, Span};
+use crate::schedule::missed::{Span, catch_up, share};
 use crate::status::{Phase, Run};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
@@ -28,15 +28,11 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// Rows in one write.
 const BATCH: usize = 1_000;
-/// Missed instants that get a row at one start, shared out among the trackers: about half a minute of writing.
-const MOST_ROWS: usize = 1_000_000;
 /// Once more, where this took longer; each time there is less to write.
 const SOON: SignedDuration = SignedDuration::from_secs(2);
 const MOST_PASSES: usize = 5;
 /// Instants are whole milliseconds.
 const JUST_BEFORE: SignedDuration = SignedDuration::from_millis(1);
-/// Every tracker may list so many, however many trackers there are.
-const FEWEST_LISTED: usize = 100;
 
 /// The ledger is whole up to `at`.
 #[derive(Debug)]
@@ -132,15 +128,15 @@ impl Opening {
 
     /// Makes the ledger whole up to `now`. Done again later, it deals with what passed since, and with nothing older.
     async fn square(&self, opened: &mut Opened, now: Timestamp) -> Result<(), Unusable> {
-        let most_listed = (MOST_ROWS / self.trackers.len().max(1)).clamp(FEWEST_LISTED, MOST_LISTED);
+        let most_listed = share(self.trackers.len());
         let mut rows = Vec::new();
         for past in &mut opened.pasts {
             if let Some(last) = past.dealt_until {
                 let span = Span { last, now, recorded: &past.recorded, most_listed };
-                let dealt = self.intake.deal(&past.tracker, &span);
-                rows.extend(dealt.missed);
+                let dealt = catch_up(&past.tracker.schedule, &past.tracker.missed, &span);
+                rows.extend(self.intake.missed(&past.tracker, dealt.missed));
                 opened.uncounted += dealt.uncounted;
-                past.dealt_with(dealt.runs, now);
+                past.dealt_with(dealt.run, now);
             }
             opened.missed += self.write(&mut rows, BATCH).await?;
             // Years of a fast schedule take their time: the supervisor and its watchdog get theirs.
@@ -184,6 +180,7 @@ mod tests {
     use crate::daemon::recorder;
     use crate::daemon::report::Reports;
     use crate::daemon::work::Identity;
+    use crate::schedule::missed::MOST_LISTED;
     use crate::status::Pool;
     use futures_util::FutureExt;
     use futures_util::future::BoxFuture;

@@ -1,6 +1,6 @@
 //! Outcomes that are not in the ledger yet: failed, missed and skipped runs, written in batches.
 //!
-//! In: `status::Run` values, through one bounded queue. Out: ledger rows, by the `Ledger`. While the database is away
+//! In: `status::Run` values, and lists of them that are made when they are written, through one bounded queue. Out: ledger rows, by the `Ledger`. While the database is away
 //! they wait here; when the queue is full the newest are dropped, counted and told. Must not know: SQL.
 
 use super::ledger::Ledger;
@@ -12,8 +12,10 @@ use tokio::sync::{Mutex, Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-/// Runs that can wait: about 25 MB of them.
+/// Lists that can wait, most of them of one run: about 25 MB.
 const QUEUE: usize = 50_000;
+/// Runs in all lists: an instant of a long list takes 16 bytes. Twice as many as are listed for one standstill.
+const MOST_PENDING: usize = 2_000_000;
 /// Runs in one write.
 const BATCH: usize = 1_000;
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -21,10 +23,13 @@ const LONGEST_WAIT: Duration = Duration::from_secs(15);
 /// A database that stays away, and a full queue, are told again after so long.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
 
+/// Runs to be written, each made when its turn comes.
+type Runs = Box<dyn ExactSizeIterator<Item = Run> + Send>;
+
 /// The way in.
 #[derive(Debug, Clone)]
 pub struct Sender {
-    queue: mpsc::Sender<Run>,
+    queue: mpsc::Sender<Runs>,
     counts: Arc<Counts>,
 }
 
@@ -38,9 +43,11 @@ struct Counts {
 }
 
 /// The other end, and the runs of the batch that is being written: they outlive a writer that dies.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "the list is opaque")]
 pub struct Inbox {
-    queue: mpsc::Receiver<Run>,
+    queue: mpsc::Receiver<Runs>,
+    /// The list that was begun.
+    list: Runs,
     batch: Vec<Run>,
     counts: Arc<Counts>,
 }
@@ -53,21 +60,33 @@ pub fn channel() -> (Sender, Inbox) {
 fn channel_of(bound: usize) -> (Sender, Inbox) {
     let (sender, queue) = mpsc::channel(bound);
     let counts = Arc::new(Counts::default());
-    (Sender { queue: sender, counts: Arc::clone(&counts) }, Inbox { queue, batch: Vec::new(), counts })
+    (
+        Sender { queue: sender, counts: Arc::clone(&counts) },
+        Inbox { queue, list: Box::new(std::iter::empty()), batch: Vec::new(), counts },
+    )
 }
 
 impl Sender {
     /// Hands a run over without waiting; a full queue drops it, says so in `dropped`, and in the log by and by.
-    pub fn send(&self, mut run: Run) {
-        // PostgreSQL's text holds no NUL: one such message must not hold up all the others for ever.
-        run.error = run.error.map(|text| text.replace('\0', "\u{fffd}"));
-        self.counts.pending.fetch_add(1, Ordering::Relaxed);
-        if self.queue.try_send(run).is_err() {
-            self.counts.pending.fetch_sub(1, Ordering::Relaxed);
-            let before = self.counts.dropped.fetch_add(1, Ordering::Relaxed);
-            if before.is_power_of_two() || before == 0 {
-                tracing::error!(dropped = before + 1, "ledger queue is full: outcomes of runs are lost");
+    pub fn send(&self, run: Run) {
+        self.send_all(std::iter::once(run));
+    }
+
+    /// Hands many over at once, which take one place in the queue; all of them, or none.
+    pub fn send_all(&self, runs: impl ExactSizeIterator<Item = Run> + Send + 'static) {
+        let (count, counts) = (runs.len(), &self.counts);
+        let more = |pending: usize| pending.checked_add(count).filter(|sum| *sum <= MOST_PENDING);
+        if counts.pending.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok() {
+            if self.queue.try_send(Box::new(runs)).is_ok() {
+                return;
             }
+            counts.pending.fetch_sub(count, Ordering::Relaxed);
+        }
+        let before = counts.dropped.fetch_add(count as u64, Ordering::Relaxed);
+        let dropped = before + count as u64;
+        // Each time they have doubled.
+        if before.checked_ilog2() != dropped.checked_ilog2() {
+            tracing::error!(dropped, "ledger queue is full: outcomes of runs are lost");
         }
     }
 
@@ -95,22 +114,37 @@ impl Sender {
 /// Cancel safety: safe; a batch that was not acknowledged stays in the inbox and is written again, which changes nothing.
 pub async fn write(inbox: Arc<Mutex<Inbox>>, ledger: Arc<dyn Ledger>, stop: CancellationToken) {
     let mut inbox = inbox.lock().await;
-    let Inbox { queue, batch, counts } = &mut *inbox;
+    let Inbox { queue, list, batch, counts } = &mut *inbox;
     loop {
+        fill(batch, list, queue);
         if batch.is_empty() {
             // In this order: what was handed over before the stop is written.
-            let taken = tokio::select! {
+            let next = tokio::select! {
                 biased;
-                taken = queue.recv_many(batch, BATCH) => taken,
-                () = stop.cancelled() => 0,
+                next = queue.recv() => next,
+                () = stop.cancelled() => None,
             };
-            if taken == 0 {
-                return;
-            }
+            let Some(next) = next else { return };
+            *list = next;
+            continue;
         }
         persist(batch, ledger.as_ref(), &counts.back, &stop).await;
         counts.pending.fetch_sub(batch.len(), Ordering::Relaxed);
         batch.clear();
+    }
+}
+
+/// Takes what is there, up to a full batch.
+fn fill(batch: &mut Vec<Run>, list: &mut Runs, queue: &mut mpsc::Receiver<Runs>) {
+    while batch.len() < BATCH {
+        match list.next() {
+            // PostgreSQL's text holds no NUL: one such message must not hold up all the others for ever.
+            Some(run) => batch.push(Run { error: run.error.map(|text| text.replace('\0', "\u{fffd}")), ..run }),
+            None => match queue.try_recv() {
+                Ok(next) => *list = next,
+                Err(_) => return,
+            },
+        }
     }
 }
 
@@ -251,6 +285,22 @@ mod tests {
         assert!(written_after(|_, stop| stop.cancel()).await < soon);
         assert!(written_after(|sender, _| sender.landed()).await < soon);
         assert!(written_after(|_, _| {}).await > soon, "otherwise it waits");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_list_takes_one_place_however_long_it_is_and_keeps_its_turn() {
+        let (sender, inbox) = channel_of(3);
+        let ledger = Arc::new(Away::default());
+        sender.send(run(1));
+        sender.send_all((2..=150_000).map(run).collect::<Vec<_>>().into_iter());
+        sender.send(run(150_001));
+        sender.send_all((0..MOST_PENDING).map(|_| run(0)));
+        assert_eq!((sender.pending(), sender.dropped()), (150_001, MOST_PENDING as u64));
+        let stop = CancellationToken::new();
+        stop.cancel();
+        write(Arc::new(Mutex::new(inbox)), ledger.clone(), stop).await;
+        assert_eq!(instants(&ledger), (1..=150_001).collect::<Vec<_>>());
+        assert_eq!(sender.pending(), 0);
     }
 
     #[test]

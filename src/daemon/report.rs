@@ -5,8 +5,7 @@
 
 use super::recorder;
 use super::state::State;
-use super::work::{Due, Identity};
-use crate::clock;
+use super::work::Identity;
 use crate::run::Outcome;
 use crate::status::{Run, RunStatus};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -55,18 +54,19 @@ impl Reports {
         self.state.ended(outcome);
     }
 
-    /// The ledger row of an instant that is not run: skipped, or missed.
-    pub fn not_run(&self, due: &Due, status: RunStatus, reason: &str) -> Run {
-        let now = clock::now();
-        let mut run = self.identity.unrun(due, status, now, now);
-        run.error = Some(reason.to_owned());
-        run
-    }
-
     /// An instant is not run: it is counted, and its row is on its way to the ledger.
     pub fn unrun(&self, run: Run) {
         self.note(&run);
         self.recorder.send(run);
+    }
+
+    /// These instants of a tracker were missed: they are counted, and their rows are on their way to the ledger.
+    pub fn missed(&self, tracker: &str, rows: impl ExactSizeIterator<Item = Run> + Send + 'static) {
+        if rows.len() > 0 {
+            tracing::debug!(tracker, instants = rows.len(), "missed");
+            self.state.missed(tracker, rows.len() as u64);
+            self.recorder.send_all(rows);
+        }
     }
 
     /// These instants were not run, and the ledger has their rows.

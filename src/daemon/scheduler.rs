@@ -134,12 +134,29 @@ impl Scheduler {
                 self.intake.due(&tracker, scheduled_at);
             }
         }
-        for (tracker, first) in lapsed {
-            self.intake.lapsed(&tracker, first, now);
-        }
+        self.lapse(&lapsed, now);
         match next {
             Some(at) => Duration::try_from(at.duration_since(clock::now())).unwrap_or_default().min(HORIZON),
             None => HORIZON,
+        }
+    }
+
+    /// The process or the machine stood still: these instants, and others up to now, have passed.
+    fn lapse(&self, lapsed: &[(Arc<Tracker>, Timestamp)], now: Timestamp) {
+        let (mut caught_up, mut missed, mut uncounted) = (0, 0, 0);
+        for (tracker, first) in lapsed {
+            let lapse = self.intake.lapsed(tracker, *first, now, lapsed.len());
+            (caught_up, missed, uncounted) =
+                (caught_up + lapse.runs, missed + lapse.missed, uncounted + lapse.uncounted);
+        }
+        if !lapsed.is_empty() {
+            tracing::warn!(
+                trackers = lapsed.len(),
+                caught_up,
+                missed,
+                uncounted,
+                "trackd stood still: instants passed"
+            );
         }
     }
 

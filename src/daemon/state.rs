@@ -124,6 +124,14 @@ impl State {
         });
     }
 
+    /// So many instants were missed.
+    pub fn missed(&self, tracker: &str, instants: u64) {
+        self.entry(tracker, |entry, totals| {
+            entry.totals.missed += instants;
+            totals.missed += instants;
+        });
+    }
+
     /// Where the daemon is in its life.
     pub fn phase(&self, phase: Phase) {
         self.lock().head.phase = phase;

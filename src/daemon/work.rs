@@ -66,4 +66,9 @@ impl Identity {
             error: None,
         }
     }
+
+    /// The ledger row of an instant that trackd did not run at all.
+    pub fn not_run(&self, due: &Due, status: RunStatus, now: Timestamp, reason: &str) -> Run {
+        Run { error: Some(reason.to_owned()), ..self.unrun(due, status, now, now) }
+    }
 }

@@ -10,6 +10,16 @@ use std::collections::VecDeque;
 /// The most instants that are listed as missed, and the most that are run.
 pub const MOST_LISTED: usize = 10_000;
 
+/// Instants of all trackers together that are listed at once: half a minute of writing, and 16 MB while they wait.
+const MOST_ROWS: usize = 1_000_000;
+/// Every tracker may list so many, however many trackers there are.
+const FEWEST_LISTED: usize = 100;
+
+/// How many each of so many trackers may list.
+pub fn share(trackers: usize) -> usize {
+    (MOST_ROWS / trackers.max(1)).clamp(FEWEST_LISTED, MOST_LISTED)
+}
+
 /// The time nobody looked: after `last`, and up to `now`.
 #[derive(Debug, Clone, Copy)]
 pub struct Span<'a> {
