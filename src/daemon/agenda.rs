@@ -19,13 +19,24 @@ pub struct Agenda {
     made: u64,
 }
 
-/// A tracker whose time has come.
+/// What a tracker's time that has come, or a tracker that goes with some of it unfired, amounts to.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Due {
     /// This instant, and no other.
     One { tracker: Arc<str>, scheduled_at: Timestamp },
-    /// `first` and at least one more have passed: the process or the machine stood still.
+    /// `first` and at least one more have passed: the process or the machine stood still, or its jitter is longer
+    /// than its period.
     Lapse { tracker: Arc<str>, first: Timestamp },
+}
+
+impl Due {
+    /// The earliest of its instants.
+    pub fn first(&self) -> Timestamp {
+        match self {
+            Due::One { scheduled_at, .. } => *scheduled_at,
+            Due::Lapse { first, .. } => *first,
+        }
+    }
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -49,26 +60,20 @@ struct Slot {
 impl Agenda {
     /// Enters a tracker, or replaces it: its next instant is the first after `after`, fired `jitter` later.
     ///
-    /// Shape: gives back the instant of the replaced one that had come by `after` and still waited for its firing.
+    /// Shape: gives back what of the replaced one had come by `after` and still waited for its firing.
     /// It belongs to no new schedule: the caller hands it over, or it is lost.
-    pub fn set(
-        &mut self,
-        tracker: &Arc<str>,
-        schedule: Schedule,
-        jitter: Duration,
-        after: Timestamp,
-    ) -> Option<Timestamp> {
+    pub fn set(&mut self, tracker: &Arc<str>, schedule: Schedule, jitter: Duration, after: Timestamp) -> Option<Due> {
         self.made += 1;
         let jitter = SignedDuration::try_from(jitter).unwrap_or_default();
         let slot = Slot { schedule, jitter, next: None, number: self.made };
         let replaced = self.slots.insert(Arc::clone(tracker), slot);
         self.plan(tracker, after);
-        replaced?.waits(after)
+        replaced?.waits(tracker, after)
     }
 
-    /// Takes a tracker out. Gives back the instant that had come by `now` and still waited for its firing.
-    pub fn remove(&mut self, tracker: &str, now: Timestamp) -> Option<Timestamp> {
-        self.slots.remove(tracker)?.waits(now)
+    /// Takes a tracker out. Gives back what had come by `now` and still waited for its firing.
+    pub fn remove(&mut self, tracker: &Arc<str>, now: Timestamp) -> Option<Due> {
+        self.slots.remove(tracker)?.waits(tracker, now)
     }
 
     /// Plans every tracker anew from `now` on, after the clock was set back.
@@ -127,9 +132,13 @@ impl Agenda {
 }
 
 impl Slot {
-    /// The instant that has come by `now`.
-    fn waits(&self, now: Timestamp) -> Option<Timestamp> {
-        self.next.filter(|scheduled_at| *scheduled_at <= now)
+    /// The instants that have come by `now`.
+    fn waits(&self, tracker: &Arc<str>, now: Timestamp) -> Option<Due> {
+        let (tracker, first) = (Arc::clone(tracker), self.next.filter(|scheduled_at| *scheduled_at <= now)?);
+        Some(match self.schedule.next_after(first).is_some_and(|next| next <= now) {
+            true => Due::Lapse { tracker, first },
+            false => Due::One { tracker, scheduled_at: first },
+        })
     }
 }
 
@@ -213,28 +222,40 @@ mod tests {
     fn a_replaced_tracker_follows_its_new_schedule_only_and_others_keep_their_place() {
         let mut agenda = agenda(&[("a", 1000, 0), ("b", 1000, 0), ("c", 1000, 0)], 0);
         agenda.set(&Arc::from("a"), every(5000), Duration::ZERO, at(500));
-        assert_eq!(agenda.remove("b", at(500)), None);
+        assert_eq!(agenda.remove(&Arc::from("b"), at(500)), None);
         assert_eq!(agenda.take_due(at(1000)), [one("c", 1000)]);
         assert_eq!(agenda.take_due(at(2000)), [one("c", 2000)]);
         assert_eq!(agenda.next_fire(), Some(at(3000)));
     }
 
     #[test]
-    fn a_replaced_tracker_gives_back_the_instant_that_waited_for_its_jitter() {
+    fn a_replaced_tracker_gives_back_what_waited_for_its_jitter() {
         let mut agenda = agenda(&[("a", 1000, 500)], 0);
         let a = Arc::from("a");
         assert_eq!(agenda.set(&a, every(1000), Duration::from_millis(500), at(900)), None, "it has not come yet");
-        assert_eq!(agenda.set(&a, every(5000), Duration::ZERO, at(1200)), Some(at(1000)));
+        assert_eq!(agenda.set(&a, every(5000), Duration::ZERO, at(1200)), Some(one("a", 1000)));
         assert_eq!(agenda.take_due(at(4999)), []);
         assert_eq!(agenda.take_due(at(5000)), [one("a", 5000)]);
     }
 
     #[test]
-    fn a_removed_tracker_gives_back_the_instant_that_waited_for_its_jitter() {
+    fn a_removed_tracker_gives_back_what_waited_for_its_jitter() {
         let mut agenda = agenda(&[("a", 1000, 500)], 0);
-        assert_eq!(agenda.remove("a", at(1200)), Some(at(1000)));
-        assert_eq!(agenda.remove("a", at(1200)), None);
+        let a = Arc::from("a");
+        assert_eq!(agenda.remove(&a, at(1200)), Some(one("a", 1000)));
+        assert_eq!(agenda.remove(&a, at(1200)), None);
         assert_eq!(agenda.take_due(at(5000)), []);
+    }
+
+    #[test]
+    fn a_tracker_whose_jitter_is_longer_than_its_period_gives_back_all_that_waited() {
+        let mut agenda = agenda(&[("a", 1000, 3500)], 0);
+        let a = Arc::from("a");
+        assert_eq!(agenda.take_due(at(4500)), [one("a", 1000)]);
+        let waited = Some(Due::Lapse { tracker: Arc::clone(&a), first: at(2000) });
+        assert_eq!(agenda.set(&a, every(1000), Duration::from_millis(3500), at(4700)), waited);
+        let waited = Some(Due::Lapse { tracker: Arc::clone(&a), first: at(5000) });
+        assert_eq!(agenda.remove(&a, at(8499)), waited);
     }
 
     #[test]

@@ -9,6 +9,7 @@ use super::work::Due;
 use crate::clock;
 use crate::config::Tracker;
 use crate::schedule::missed::{Span, catch_up, share};
+use crate::schedule::{Missed, MissedPolicy};
 use crate::status::{Kind, Run, RunStatus};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
@@ -75,15 +76,22 @@ impl Intake {
 
     /// The process or the machine stood still: `first` and others up to `now` have passed, of so many `trackers`.
     pub fn lapsed(&self, tracker: &Tracker, first: Timestamp, now: Timestamp, trackers: usize) -> Lapsed {
-        // Everything after the latest instant that was dealt with, `first` included.
-        let last = first.checked_sub(SignedDuration::from_millis(1)).unwrap_or(first);
-        let span = Span { most_listed: share(trackers), ..Span::new(last, now) };
+        let span = Span { most_listed: share(trackers), ..Span::new(just_before(first), now) };
         let dealt = catch_up(&tracker.schedule, &tracker.missed, &span);
         let lapsed = Lapsed { runs: dealt.run.len(), missed: dealt.missed.len(), uncounted: dealt.uncounted };
         // First: a run that lands hides from the next start what has no row before it.
         self.reports.missed(&tracker.name, self.missed(tracker, dealt.missed));
         self.catch_up(&tracker.name, &dealt.run);
         lapsed
+    }
+
+    /// The tracker is gone from the configuration while its instants from `first` up to `now` still waited for their
+    /// firing: none of them runs.
+    pub fn outlived(&self, tracker: &Tracker, first: Timestamp, now: Timestamp) {
+        let none = Missed { policy: MissedPolicy::Skip, ..tracker.missed };
+        let waited = catch_up(&tracker.schedule, &none, &Span::new(just_before(first), now)).missed;
+        let due = |scheduled_at| Due { tracker: tracker.name.as_str().into(), scheduled_at, kind: Kind::Scheduled };
+        self.removed(&waited.into_iter().map(due).collect::<Vec<_>>());
     }
 
     /// These instants are of trackers that are gone from the configuration.
@@ -96,6 +104,11 @@ impl Intake {
     fn skipped(&self, due: &Due, reason: &str) {
         self.reports.unrun(self.reports.identity.not_run(due, RunStatus::Skipped, clock::now(), reason));
     }
+}
+
+/// The end of what is dealt with, where `at` is not: instants are whole milliseconds.
+fn just_before(at: Timestamp) -> Timestamp {
+    at.checked_sub(SignedDuration::from_millis(1)).unwrap_or(at)
 }
 
 #[cfg(test)]

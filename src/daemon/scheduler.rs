@@ -13,12 +13,10 @@
 use super::agenda::{self, Agenda};
 use super::heartbeat::Heart;
 use super::intake::Intake;
-use super::work::Due;
 use crate::clock;
 use crate::config::Tracker;
 use crate::config::diff::Diff;
 use crate::schedule::jitter::jitter;
-use crate::status::Kind;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -67,21 +65,19 @@ impl Scheduler {
     /// Follows a changed configuration; trackers that did not change keep their timers.
     pub fn change(&self, trackers: &[Arc<Tracker>], diff: &Diff, now: Timestamp) {
         let mut book = self.book();
-        let mut removed = Vec::new();
-        for name in &diff.removed {
-            let waited = book.agenda.remove(name, now);
-            let tracker = Arc::from(name.as_str());
-            removed.extend(waited.map(|scheduled_at| Due { tracker, scheduled_at, kind: Kind::Scheduled }));
-            book.trackers.remove(name.as_str());
-        }
+        let removed: Vec<_> = diff.removed.iter().filter_map(|name| book.remove(name, now)).collect();
         let fresh =
             |tracker: &&Arc<Tracker>| diff.added.contains(&tracker.name) || diff.changed.contains(&tracker.name);
-        let waited: Vec<(Arc<str>, Timestamp)> =
-            trackers.iter().filter(fresh).filter_map(|tracker| book.enter(tracker, now)).collect();
+        let waited: Vec<_> = trackers.iter().filter(fresh).filter_map(|tracker| book.enter(tracker, now)).collect();
         drop(book);
-        self.intake.removed(&removed);
-        for (tracker, scheduled_at) in waited {
-            self.intake.due(&tracker, scheduled_at);
+        for (tracker, due) in &removed {
+            self.intake.outlived(tracker, due.first(), now);
+        }
+        for (tracker, due) in &waited {
+            match due {
+                agenda::Due::One { tracker, scheduled_at } => self.intake.due(tracker, *scheduled_at),
+                agenda::Due::Lapse { first, .. } => drop(self.intake.lapsed(tracker, *first, now, waited.len())),
+            }
         }
         self.changed.notify_one();
     }
@@ -174,12 +170,18 @@ impl Scheduler {
 }
 
 impl Book {
-    /// Gives back the instant of a replaced tracker that had come and was not fired yet.
-    fn enter(&mut self, tracker: &Arc<Tracker>, now: Timestamp) -> Option<(Arc<str>, Timestamp)> {
+    /// Gives back the replaced tracker if instants of it had come and were not fired yet, and these.
+    fn enter(&mut self, tracker: &Arc<Tracker>, now: Timestamp) -> Option<(Arc<Tracker>, agenda::Due)> {
         let name: Arc<str> = Arc::from(tracker.name.as_str());
         let waited = self.agenda.set(&name, tracker.schedule.clone(), jitter(&name, tracker.jitter), now);
-        self.trackers.insert(Arc::clone(&name), Arc::clone(tracker));
-        waited.map(|scheduled_at| (name, scheduled_at))
+        let replaced = self.trackers.insert(name, Arc::clone(tracker));
+        replaced.zip(waited)
+    }
+
+    /// As `enter`, of a tracker that is gone.
+    fn remove(&mut self, name: &str, now: Timestamp) -> Option<(Arc<Tracker>, agenda::Due)> {
+        let waited = self.agenda.remove(&Arc::from(name), now);
+        self.trackers.remove(name).zip(waited)
     }
 
     fn lapsed(&self, due: &agenda::Due) -> Option<(Arc<Tracker>, Timestamp)> {
