@@ -1,7 +1,7 @@
 //! `trackd demo`: the arena simulator and a daemon that polls it, in one process.
 
 use super::failure::Failure;
-use super::run;
+use super::{print, run};
 use crate::config::{self, Environment};
 use crate::daemon::signal::Signals;
 use crate::demo;
@@ -44,7 +44,7 @@ pub(super) async fn demo(args: Args, mut signals: Signals) -> Result<(), Failure
         move || config::load(&path, &Environment::new(Vec::<(String, String)>::new(), false))
     };
     let config = load().map_err(|faults| Failure::config(faults.render(false)))?;
-    welcome(&path, args.listen);
+    welcome(&path, args.listen)?;
     if let Some(length) = args.length {
         signals.stop_in(length);
     }
@@ -58,29 +58,29 @@ pub(super) async fn demo(args: Args, mut signals: Signals) -> Result<(), Failure
         }
     };
     let totals = &status.totals;
-    println!(
+    print::line(format!(
         "\n{} runs landed {} rows, {} failed, {} rows set aside",
         totals.succeeded, totals.rows_written, totals.failed, totals.rows_rejected
-    );
+    ))?;
     for tracker in &status.trackers {
-        println!("  {:<16} {:>4} runs {:>7} rows", tracker.name, tracker.totals.succeeded, tracker.totals.rows_written);
+        let (runs, rows) = (tracker.totals.succeeded, tracker.totals.rows_written);
+        print::line(format!("  {:<16} {runs:>4} runs {rows:>7} rows", tracker.name))?;
     }
-    println!("It is all still there: {} --config {} psql", program(), path.display());
+    print::line(format!("It is all still there: {} --config {} psql", program(), path.display()))?;
     match (totals.failed, totals.succeeded) {
         (0, 1..) => Ok(()),
         _ => Err(Failure::work(format!("{} runs failed, {} succeeded", totals.failed, totals.succeeded))),
     }
 }
 
-fn welcome(config: &Path, page: SocketAddr) {
-    println!(
+fn welcome(config: &Path, page: SocketAddr) -> Result<(), Failure> {
+    print::line(format!(
         "The arena plays, trackd follows it.\n\n  page   http://{page}/\n  psql   {} --config {} psql\n",
         program(),
         config.display()
-    );
-    for (title, sql) in demo::QUERIES {
-        println!("-- {title}\n{}\n", sql.trim());
-    }
+    ))?;
+    let query = |(title, sql): &(&str, &str)| print::line(format!("-- {title}\n{}\n", sql.trim()));
+    demo::QUERIES.iter().try_for_each(query)
 }
 
 /// How to call this program again: a checkout's is not on PATH.

@@ -6,7 +6,7 @@
 
 use sha2::{Digest, Sha256};
 use std::fmt::{Debug, Write as _};
-use std::io;
+use std::io::{self, Write as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use tracing::field::{Field, Visit};
@@ -54,7 +54,8 @@ impl<S: Subscriber> Layer<S> for Journal {
         event.record(&mut entry);
         entry.close(event);
         if let Err(error) = self.send(&entry) {
-            eprintln!("{} (not in the journal: {error})", entry.message);
+            // Under systemd stderr is the journal, too: it may be as gone as the socket.
+            let _ = writeln!(io::stderr().lock(), "{} (not in the journal: {error})", entry.message);
         }
     }
 }
