@@ -120,3 +120,22 @@ async fn a_schema_that_is_there_needs_no_privilege_to_make_one() {
     lands(&home, r#"[{"id":1}]"#);
     assert_eq!(texts(&database, "SELECT id::text FROM app.x").await, ["1"]);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_may_make_no_temporary_tables_is_not_told_that_a_check_is_wrong() {
+    let database = Server::shared().database().await;
+    let name = texts(&database, "SELECT current_database()::text").await.remove(0);
+    let role = format!("role_{name}");
+    let grant = format!(
+        "CREATE ROLE {role} LOGIN; CREATE SCHEMA app AUTHORIZATION {role}; CREATE SCHEMA trackd AUTHORIZATION {role}; \
+         REVOKE TEMP ON DATABASE {name} FROM PUBLIC"
+    );
+    database.client().await.batch_execute(&grant).await.unwrap();
+    let home = Home::with(
+        &database.url().replace("postgres@", &format!("{role}@")),
+        &tracker(&table("app.x", "event", ".[]", "id = { type = \"integer\", check = \"id > 0\" }")),
+    );
+    let check = home.trackd(&["check"]);
+    assert!(check.status.success(), "{}", stderr(&check));
+    lands(&home, r#"[{"id":1}]"#);
+}
