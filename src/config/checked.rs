@@ -159,7 +159,7 @@ impl Tracker {
         self.timeout * attempts
             + self.retry.max * attempts.saturating_sub(1)
             + statement_timeout * 2
-            + Duration::from_secs(60)
+            + Duration::from_secs(90)
     }
 }
 

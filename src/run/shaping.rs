@@ -22,11 +22,9 @@ const STACK: usize = 64 << 20;
 /// Chunks shaped ahead of the one being sent.
 const AHEAD: usize = 4;
 
-/// A program that gives nothing for so long is given up: part of `Tracker::deadline`.
+/// A program that gives nothing for so long is given up: part of `Tracker::deadline`. And so long is waited for the
+/// thread of the try or the run before, which finds only at its next chunk that nobody waits for it.
 const SILENCE: Duration = Duration::from_secs(30);
-/// How long a run waits for the thread of the run before, which ends within a chunk unless its program does not.
-const TURN: Duration = Duration::from_secs(5);
-
 type Shaped = Result<Part, shape::Error>;
 
 /// Where a tracker's payloads are shaped.
@@ -34,7 +32,6 @@ type Shaped = Result<Part, shape::Error>;
 pub(super) struct Bench {
     thread: OneThread,
     silence: Duration,
-    turn: Duration,
 }
 
 /// The parts of a run's tables, in order, as they become ready.
@@ -54,7 +51,7 @@ struct Rest {
 
 impl Bench {
     pub(super) fn new() -> Bench {
-        Bench { thread: OneThread::new(), silence: SILENCE, turn: TURN }
+        Bench { thread: OneThread::new(), silence: SILENCE }
     }
 
     /// Starts shaping `body` for these tables.
@@ -94,7 +91,7 @@ impl Bench {
             }
         };
         let thread =
-            self.thread.start(self.turn, shaping).await.map_err(|_| endless("an earlier run's program runs on"))?;
+            self.thread.start(self.silence, shaping).await.map_err(|_| endless("an earlier run's program runs on"))?;
         Ok(Shaping { ready: VecDeque::new(), rest: Some(Rest { parts, thread, silence: self.silence }) })
     }
 }
@@ -225,13 +222,13 @@ mod tests {
 
     #[tokio::test]
     async fn a_tracker_whose_program_runs_on_takes_no_second_thread_and_goes_on_when_it_ends() {
-        let bench = Bench { turn: Duration::from_millis(1), ..Bench::new() };
+        let bench = Bench { silence: Duration::from_millis(1), ..Bench::new() };
         // Nobody takes its chunks, so that it cannot end.
         let first = start(&bench, "range(300000)").await.expect("the thread is free");
         let error = start(&bench, "1 | .").await.expect_err("the thread is taken");
         assert_eq!(error.message, "an earlier run's program runs on");
         drop(first);
-        let patient = Bench { turn: Duration::from_secs(60), ..bench };
+        let patient = Bench { silence: Duration::from_secs(60), ..bench };
         let next = start(&patient, "1 | .").await.expect("the thread is free again");
         assert_eq!(tally(next).await.expect("rows").read, 1);
     }
