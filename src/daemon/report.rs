@@ -46,11 +46,12 @@ impl Reports {
 
     /// A run ended.
     pub fn ended(&self, outcome: Outcome) {
-        self.tell(&outcome.run);
+        // The ledger first: it does not depend on a log that works.
         match outcome.recorded {
             true => self.recorder.landed(),
             false => self.recorder.send(outcome.run.clone()),
         }
+        self.tell(&outcome.run);
         self.state.ended(outcome);
     }
 

@@ -85,8 +85,21 @@ pub async fn work(dispatch: Arc<Dispatch>, seat: Arc<Seat>, reports: Arc<Reports
             // run taken here would not survive, and nobody watches this seat any more.
             return;
         }
+        // Nobody else would free the lane if the telling panicked: the run is off the seat.
+        let _lane = Lane { dispatch: &dispatch, tracker: &due.tracker };
         reports.ended(outcome);
-        dispatch.finish(&due.tracker);
+    }
+}
+
+/// The lane of a run that was taken off its seat: freed in any case.
+struct Lane<'a> {
+    dispatch: &'a Dispatch,
+    tracker: &'a Arc<str>,
+}
+
+impl Drop for Lane<'_> {
+    fn drop(&mut self) {
+        self.dispatch.finish(self.tracker);
     }
 }
 
@@ -118,6 +131,56 @@ mod tests {
             let given_up = self.0.rise().expect("it sits while it runs");
             async move { given_up.cut_off(&self.1, String::new()) }.boxed()
         }
+    }
+
+    /// A log that is broken.
+    struct Panics;
+
+    impl<S: tracing::Subscriber> tracing_subscriber::Layer<S> for Panics {
+        fn on_event(&self, _: &tracing::Event<'_>, _: tracing_subscriber::layer::Context<'_, S>) {
+            panic!("no log");
+        }
+    }
+
+    struct Ends(Identity);
+
+    impl Work for Ends {
+        fn name(&self) -> &str {
+            "ends"
+        }
+        fn overlap(&self) -> Overlap {
+            Overlap::Coalesce
+        }
+        fn deadline(&self) -> Duration {
+            Duration::MAX
+        }
+        fn run(self: Arc<Self>, at: Timestamp, kind: Kind) -> BoxFuture<'static, Outcome> {
+            let run = self.0.unrun(&Due { tracker: "ends".into(), scheduled_at: at, kind }, RunStatus::Failed, at, at);
+            async { Outcome { run, fresh: Vec::new(), recorded: false } }.boxed()
+        }
+    }
+
+    #[tokio::test]
+    async fn a_tracker_goes_on_when_the_telling_of_its_run_panics() {
+        use tracing_subscriber::layer::SubscriberExt;
+        let identity = Identity { instance: "test:1".into(), run_id: crate::store::ledger::run_id };
+        let dispatch = Arc::new(Dispatch::new(vec![Arc::new(Ends(identity.clone()))]));
+        let due = |second| Due {
+            tracker: Arc::from("ends"),
+            scheduled_at: Timestamp::from_second(second).unwrap(),
+            kind: Kind::Scheduled,
+        };
+        dispatch.offer(due(1));
+        let config = crate::config::parse("", std::path::Path::new("c.toml"), &Default::default());
+        let state = State::new(&config.expect("an empty file is a configuration"), "test:1", Timestamp::UNIX_EPOCH);
+        let (recorder, _inbox) = recorder::channel();
+        let reports = Arc::new(Reports::new(identity, Arc::new(state), recorder.clone()));
+        let _broken = tracing::subscriber::set_default(tracing_subscriber::registry().with(Panics));
+        let worker = std::panic::AssertUnwindSafe(work(Arc::clone(&dispatch), Arc::default(), reports));
+        assert!(worker.catch_unwind().await.is_err(), "it told nothing");
+        assert_eq!((dispatch.running(), recorder.pending()), (0, 1));
+        dispatch.offer(due(2));
+        assert_eq!(dispatch.take().now_or_never().flatten().expect("the lane is free").due, due(2));
     }
 
     #[tokio::test]
