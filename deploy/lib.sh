@@ -19,6 +19,7 @@ missing() {
   command -v psql >/dev/null || echo 'postgresql-client:trackd psql'
   [ -e /etc/ssl/certs/ca-certificates.crt ] || echo 'ca-certificates:https'
   [ "${1-}" != test ] || command -v jq >/dev/null || echo 'jq:the tests compare with it'
+  [ "${1-}" != test ] || [ -x /usr/sbin/pgbouncer ] || echo 'pgbouncer:the tests connect through it'
   [ "${1-}" != test ] || command -v curl >/dev/null || echo 'curl:the tests ask the pages with it'
 }
 

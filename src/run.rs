@@ -62,7 +62,7 @@ impl Plan {
         let mut parts = self.bench.start(&self.tracker.tables, &payload.body, &globals, stamp).await?;
         // No connection is held before there is something to write.
         parts.first().await?;
-        let mut guard = self.shared.pool.begin().await?;
+        let mut guard = self.shared.pool.begin_patiently().await?;
         self.ensure_tables(&mut guard).await?;
         let mut written: Vec<Written> = Vec::with_capacity(self.writers.len());
         for writer in &self.writers {

@@ -1,6 +1,6 @@
 //! The configured database, for commands and for the daemon: an address, a pool, and the server if it is ours.
 
-use super::failure::{Failure, embedded_unusable, migration_unusable, standing, unusable};
+use super::failure::{Failure, embedded_unusable, migration_unusable, unusable};
 use crate::class::Class;
 use crate::config::{self, Config, DatabaseUrl};
 use crate::daemon::ledger::{Ledger, Memory, Unusable};
@@ -8,17 +8,16 @@ use crate::run::related;
 use crate::shape::Table;
 use crate::status::{self, Run};
 use crate::store::embedded::{Cluster, EmbeddedError};
-use crate::store::{Pool, PoolOptions, connect, ledger, migrate, tables};
+use crate::store::{Error, Pool, PoolOptions, Surroundings, Target, ledger, migrate, tables};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::collections::HashMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-use tokio_postgres::NoTls;
 
 /// How long borrowed connections may take to come back at the end.
 const CLOSE: Duration = Duration::from_secs(10);
@@ -34,8 +33,7 @@ const MOST_RECALLED: i64 = 20_000;
 #[derive(Debug)]
 pub(super) struct Database {
     pool: Pool,
-    address: tokio_postgres::Config,
-    conninfo: String,
+    target: Target,
     embedded: Option<Embedded>,
     /// For each tracker its tables and those they refer to.
     tables: Vec<Vec<Arc<Table>>>,
@@ -64,11 +62,15 @@ impl Database {
                 (conninfo, Some(Embedded { state_dir: state_dir.clone(), opening: Mutex::default(), cluster }))
             }
         };
-        let address =
-            connect::parse(&conninfo).map_err(|error| Failure::config(error.to_string()).with_hint(error.hint()))?;
-        let pool = Pool::new(options(&config.database, address.clone()));
+        let target = match &embedded {
+            // It is where it is, whatever PG* says.
+            Some(_) => Target::parse(&conninfo, None, &Surroundings::default()),
+            None => server(&conninfo, &config.database),
+        };
+        let target = target.map_err(|error| Failure::config(error.to_string()).with_hint(error.hint()))?;
+        let pool = Pool::new(options(&config.database, target.clone()));
         let tables = config.trackers.iter().map(|tracker| related(config, tracker)).collect();
-        Ok(Database { pool, address, conninfo, embedded, tables })
+        Ok(Database { pool, target, embedded, tables })
     }
 
     /// Where to borrow connections.
@@ -76,9 +78,9 @@ impl Database {
         &self.pool
     }
 
-    /// The words for psql; may hold a password.
-    pub(super) fn conninfo(&self) -> &str {
-        &self.conninfo
+    /// Where it is.
+    pub(super) fn target(&self) -> Target {
+        self.pool.target().unwrap_or_else(|| self.target.clone())
     }
 
     /// Starts the server if it is ours, and brings the schema `trackd` up to date. Returns what was applied.
@@ -87,13 +89,8 @@ impl Database {
     /// The database is away, or a person must act.
     pub(super) async fn migrate(&self) -> Result<Vec<String>, Unusable> {
         self.start().await?;
-        let (mut client, connection) =
-            self.address.connect(NoTls).await.map_err(|error| unusable(&crate::store::Error::connecting(error)))?;
-        // On this task: the connection ends with the migration, and nothing is left behind when this is cancelled.
-        tokio::select! {
-            applied = migrate::migrate(&mut client) => applied.map_err(|error| migration_unusable(&error)),
-            _ = connection => Err(standing("migrate: the server closed the connection".into(), None)),
-        }
+        let applied = migrate::migrate_at(&self.target()).await;
+        applied.map_err(|error| migration_unusable(&error))
     }
 
     /// Starts the server if it is ours and does not run.
@@ -125,6 +122,25 @@ impl Database {
             let error = cluster.watch().await;
             tracing::error!(error = %error, hint = error.hint(), "embedded PostgreSQL stays down");
         }
+    }
+
+    /// Puts another address or other limits of the pool in force.
+    async fn reconnect(&self, database: &config::Database) -> Result<(), Error> {
+        let before = self.target();
+        let target = match &database.url {
+            DatabaseUrl::Server(url) => server(url.expose(), database)?,
+            DatabaseUrl::Embedded => before.clone(),
+        };
+        let options = options(database, target.clone());
+        if target == before && self.pool.last_error().is_some() {
+            // The same server, which is away: there is nothing to try the change on.
+            self.pool.replace(options);
+            return Ok(());
+        }
+        if target != before {
+            migrate::migrate_at(&target).await?;
+        }
+        self.pool.change(options).await
     }
 
     /// Closes the pool, and stops the server if it is ours and nobody else uses it.
@@ -170,15 +186,31 @@ impl Embedded {
     }
 }
 
-fn options(database: &config::Database, connect: tokio_postgres::Config) -> PoolOptions {
+/// The target of a server that is not ours.
+fn server(url: &str, database: &config::Database) -> Result<Target, Error> {
+    let password = database.password_file.as_deref().map(password).transpose()?;
+    Target::parse(url, password.as_deref(), &Surroundings::of_process())
+}
+
+/// A password from a file, without the newline that editors end it with.
+fn password(file: &Path) -> Result<String, Error> {
+    let read = std::fs::read_to_string(file);
+    let text = read.map_err(|error| {
+        let hint = "a file with the password and nothing else, that trackd may read";
+        Error::refused("database.password_file", format!("read {}: {error}", file.display()), Some(hint.into()))
+    })?;
+    Ok(text.trim_end_matches(['\r', '\n']).to_owned())
+}
+
+fn options(database: &config::Database, target: Target) -> PoolOptions {
     PoolOptions {
-        connect,
         pool_size: database.pool_size,
         max_overflow: database.max_overflow,
         pool_timeout: database.pool_timeout,
         pool_recycle: database.pool_recycle,
         pool_pre_ping: database.pool_pre_ping,
         statement_timeout: database.statement_timeout,
+        ..PoolOptions::to(target)
     }
 }
 
@@ -219,6 +251,10 @@ impl Ledger for Database {
         async move { ledger::record(&self.pool, runs).await.map_err(|error| unusable(&error)) }.boxed()
     }
 
+    fn change<'a>(&'a self, database: &'a config::Database) -> BoxFuture<'a, Result<(), Unusable>> {
+        async move { self.reconnect(database).await.map_err(|error| unusable(&error)) }.boxed()
+    }
+
     fn gauges(&self) -> (status::Pool, Option<String>) {
         let numbers = self.pool.numbers();
         let pool = status::Pool {
@@ -228,7 +264,7 @@ impl Ledger for Database {
             waiting: numbers.waiting,
             limit: numbers.limit,
         };
-        (pool, self.pool.last_error())
+        (pool, self.pool.last_error().map(|error| error.to_string()))
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

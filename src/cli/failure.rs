@@ -1,7 +1,6 @@
 //! Why a command failed, and the exit code that says so.
 
 use super::print;
-use crate::class::Class;
 use crate::daemon::ledger::Unusable;
 use crate::store;
 use crate::store::embedded::EmbeddedError;
@@ -95,9 +94,4 @@ impl From<std::io::Error> for Failure {
             _ => Failure::work(format!("write: {error}")),
         }
     }
-}
-
-/// The class decides nothing here; it is kept for the daemon.
-pub(super) fn standing(message: String, hint: Option<String>) -> Unusable {
-    Unusable { class: Class::Standing, message, hint }
 }

@@ -3,9 +3,8 @@
 use super::database::Database;
 use super::failure::Failure;
 use crate::config::Config;
-use crate::store::connect;
+use crate::store::Target;
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio_postgres::config::Host;
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -18,7 +17,11 @@ pub(super) async fn psql(config: &Config, args: Args) -> Result<(), Failure> {
     let database = Database::of(config)?;
     database.start().await?;
     let mut command = tokio::process::Command::new("psql");
-    command.args(&args.args).envs(variables(database.conninfo())?);
+    // In its environment: a password in its arguments could be read by everybody.
+    for variable in Target::variables_of_libpq() {
+        command.env_remove(variable);
+    }
+    command.args(&args.args).envs(database.target().environment());
     let status = match catch_keys() {
         Ok(_caught) => command.status().await,
         Err(error) => Err(error),
@@ -40,22 +43,4 @@ pub(super) async fn psql(config: &Config, args: Args) -> Result<(), Failure> {
 /// Caught, not ignored, which psql would inherit.
 fn catch_keys() -> std::io::Result<[Signal; 2]> {
     Ok([signal(SignalKind::interrupt())?, signal(SignalKind::quit())?])
-}
-
-/// The address in psql's environment: a password in its arguments could be read by everybody.
-fn variables(conninfo: &str) -> Result<Vec<(&'static str, String)>, Failure> {
-    let address = connect::parse(conninfo)?;
-    let host = |host: &Host| match host {
-        Host::Tcp(name) => name.clone(),
-        Host::Unix(path) => path.display().to_string(),
-    };
-    let mut variables = vec![
-        ("PGHOST", address.get_hosts().iter().map(host).collect::<Vec<_>>().join(",")),
-        ("PGPORT", address.get_ports().iter().map(u16::to_string).collect::<Vec<_>>().join(",")),
-    ];
-    variables.extend(address.get_user().map(|user| ("PGUSER", user.to_owned())));
-    variables.extend(address.get_dbname().map(|name| ("PGDATABASE", name.to_owned())));
-    variables.extend(address.get_password().map(|word| ("PGPASSWORD", String::from_utf8_lossy(word).into_owned())));
-    variables.retain(|(_, value)| !value.is_empty());
-    Ok(variables)
 }

@@ -44,6 +44,8 @@ impl std::fmt::Debug for Config {
 pub struct Database {
     /// Default: `$DATABASE_URL`, else embedded.
     pub url: DatabaseUrl,
+    /// Holds the password, where `url` has none. Default: the systemd credential `database.password`, if there is one.
+    pub password_file: Option<PathBuf>,
     /// Connections kept. Default 5, 1..=1000.
     pub pool_size: u32,
     /// Further ones under load. Default 10, 0..=1000.

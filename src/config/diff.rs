@@ -2,7 +2,7 @@
 //!
 //! In: the configuration in force and the new one. Out: names. Must not know: how it is applied.
 
-use super::checked::{Config, Tracker};
+use super::checked::{Config, Database, DatabaseUrl, Tracker};
 use std::collections::HashMap;
 use std::fmt;
 
@@ -19,6 +19,8 @@ pub struct Diff {
     pub unchanged: Vec<String>,
     /// Keys with another value that holds only from the next start, and why.
     pub restart: Vec<(&'static str, &'static str)>,
+    /// Keys of the connection pool with another value.
+    pub pool: Vec<&'static str>,
     /// The new `log.level`, if it is another.
     pub level: Option<String>,
 }
@@ -35,13 +37,16 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
             .filter(|name| !after.contains_key(name.as_str()))
             .collect(),
         restart: restart(old, new),
+        pool: if kept_url(old, new) { Vec::new() } else { pool(&old.database, &new.database) },
         level: (old.log.level != new.log.level).then(|| new.log.level.clone()),
         ..Diff::default()
     };
+    // How long a run may take depends on it.
+    let deadlines = old.database.statement_timeout != new.database.statement_timeout;
     for tracker in &new.trackers {
         let list = match before.get(tracker.name.as_str()) {
             None => &mut diff.added,
-            Some(old) if old.fingerprint != tracker.fingerprint => &mut diff.changed,
+            Some(old) if old.fingerprint != tracker.fingerprint || deadlines => &mut diff.changed,
             Some(_) => &mut diff.unchanged,
         };
         list.push(tracker.name.clone());
@@ -49,18 +54,33 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
     diff
 }
 
-fn restart(old: &Config, new: &Config) -> Vec<(&'static str, &'static str)> {
-    const POOL: &str = "the pool is made at the start";
-    const LOGS: &str = "logs are opened at the start";
-    let (a, b) = (&old.database, &new.database);
+/// Whether the address stays in force because one of the two is the embedded server.
+pub fn kept_url(old: &Config, new: &Config) -> bool {
+    let embedded = |config: &Config| config.database.url == DatabaseUrl::Embedded;
+    embedded(old) != embedded(new)
+}
+
+/// Keys of the pool with another value.
+fn pool(old: &Database, new: &Database) -> Vec<&'static str> {
     [
-        ("database.url", a.url != b.url, POOL),
-        ("database.pool_size", a.pool_size != b.pool_size, POOL),
-        ("database.max_overflow", a.max_overflow != b.max_overflow, POOL),
-        ("database.pool_timeout", a.pool_timeout != b.pool_timeout, POOL),
-        ("database.pool_recycle", a.pool_recycle != b.pool_recycle, POOL),
-        ("database.pool_pre_ping", a.pool_pre_ping != b.pool_pre_ping, POOL),
-        ("database.statement_timeout", a.statement_timeout != b.statement_timeout, POOL),
+        ("database.url", old.url != new.url),
+        ("database.password_file", old.password_file != new.password_file),
+        ("database.pool_size", old.pool_size != new.pool_size),
+        ("database.max_overflow", old.max_overflow != new.max_overflow),
+        ("database.pool_timeout", old.pool_timeout != new.pool_timeout),
+        ("database.pool_recycle", old.pool_recycle != new.pool_recycle),
+        ("database.pool_pre_ping", old.pool_pre_ping != new.pool_pre_ping),
+        ("database.statement_timeout", old.statement_timeout != new.statement_timeout),
+    ]
+    .into_iter()
+    .filter_map(|(key, differs)| differs.then_some(key))
+    .collect()
+}
+
+fn restart(old: &Config, new: &Config) -> Vec<(&'static str, &'static str)> {
+    const LOGS: &str = "logs are opened at the start";
+    [
+        ("database.url", kept_url(old, new), "the embedded server is started and stopped with trackd"),
         ("daemon.listen", old.daemon.listen != new.daemon.listen, "the socket is bound at the start"),
         ("daemon.workers", old.daemon.workers != new.daemon.workers, "workers are started at the start"),
         ("daemon.state_dir", old.daemon.state_dir != new.daemon.state_dir, "it holds the cluster and the lock in use"),
@@ -83,6 +103,9 @@ impl fmt::Display for Diff {
             if !names.is_empty() {
                 write!(f, " ({})", names.join(", "))?;
             }
+        }
+        if !self.pool.is_empty() {
+            write!(f, ", connections anew for {}", self.pool.join(", "))?;
         }
         if let Some(level) = &self.level {
             write!(f, ", log.level is {level}")?;

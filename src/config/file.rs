@@ -104,7 +104,7 @@ fn read(mut top: Fields<'_>, path: &Path, env: &Environment) -> Option<Config> {
         let node = top.entry(name).map_or_else(|| empty.clone(), |entry| entry.node);
         sink.keep(Fields::new(name, &node, sink).map_err(|fault| fault.about(name)))
     };
-    let database = section("database").map(|fields| database(fields, env));
+    let database = section("database").map(|fields| database(fields, env, &folder));
     let daemon = section("daemon").map(|fields| daemon(fields, env, &folder));
     let log = section("log").map(|fields| log(fields, &folder));
     let vars = Arc::new(vars(top.entry("vars"), sink));
@@ -135,7 +135,7 @@ fn unique(trackers: &[tracker::Draft], sink: &Sink) {
     }
 }
 
-fn database(mut fields: Fields<'_>, env: &Environment) -> Option<Database> {
+fn database(mut fields: Fields<'_>, env: &Environment, folder: &Path) -> Option<Database> {
     let url = match fields.entry("url") {
         Some(_) => fields.get("url", |node| database_url(node.text()?).ok_or_else(|| bad_url(node.place.clone()))),
         None => {
@@ -144,10 +144,13 @@ fn database(mut fields: Fields<'_>, env: &Environment) -> Option<Database> {
             fields.sink.keep(url)
         }
     };
+    let password_file =
+        fields.get("password_file", path).map(|file| folder.join(file)).or_else(|| env.credential("database.password"));
     let pool_size = fields.get("pool_size", |node| node.integer(1..=1000)).unwrap_or(5);
     let max_overflow = fields.get("max_overflow", |node| node.integer(0..=1000)).unwrap_or(10);
     let checked = Database {
         url: url.unwrap_or(DatabaseUrl::Embedded),
+        password_file,
         pool_size: u32::try_from(pool_size).expect("checked against 1..=1000"),
         max_overflow: u32::try_from(max_overflow).expect("checked against 0..=1000"),
         pool_timeout: fields.get("pool_timeout", |n| n.duration(SHORTEST..=HOUR)).unwrap_or(SECOND * 30),

@@ -3,6 +3,7 @@
 //! Must not know: SQL, connections. Tests put a ledger here that fails when told to.
 
 use crate::class::Class;
+use crate::config;
 use crate::status::{Pool, Run};
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -27,6 +28,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// # Errors
     /// As `open`; the caller tries again.
     fn record<'a>(&'a self, runs: &'a [Run]) -> BoxFuture<'a, Result<(), Unusable>>;
+
+    /// Connects as another configuration says, which is in force when this returns. What runs is not disturbed.
+    ///
+    /// # Errors
+    /// Nothing has changed: not understood, refused, or away while the old one is there.
+    fn change<'a>(&'a self, database: &'a config::Database) -> BoxFuture<'a, Result<(), Unusable>>;
 
     /// Connections at this moment, and what the server last said if it is away.
     fn gauges(&self) -> (Pool, Option<String>);

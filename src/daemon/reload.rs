@@ -11,7 +11,7 @@
 use super::work::Work;
 use super::{Daemon, MakeWork, systemd};
 use crate::clock;
-use crate::config::diff::{Diff, diff};
+use crate::config::diff::{Diff, diff, kept_url};
 use crate::config::{self, Config, Tracker};
 use crate::status::Reload;
 use std::collections::{HashMap, HashSet};
@@ -61,6 +61,13 @@ impl Daemon {
             &new,
             new.trackers.iter().filter(|tracker| fresh.contains(tracker.name.as_str())),
         )?;
+        if !diff.pool.is_empty() {
+            let changed = self.setup.ledger.change(&new.database).await;
+            changed.map_err(|error| {
+                let hint = error.hint.as_ref().map_or_else(String::new, |hint| format!(" ({hint})"));
+                vec![format!("database: {error}{hint}")]
+            })?;
+        }
         if let Some(level) = &diff.level {
             (self.setup.set_level)(level).map_err(|error| vec![error])?;
         }
@@ -107,7 +114,7 @@ pub(super) fn make<'a>(
 
 fn keep_what_needs_a_restart(new: Config, old: &Config) -> Config {
     Config {
-        database: old.database.clone(),
+        database: if kept_url(old, &new) { old.database.clone() } else { new.database },
         daemon: config::Daemon { drain: new.daemon.drain, ..old.daemon.clone() },
         log: config::Log { level: new.log.level.clone(), ..old.log.clone() },
         ..new

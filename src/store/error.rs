@@ -6,21 +6,22 @@
 use crate::class::Class;
 use std::error::Error as _;
 use std::fmt;
+use std::sync::Arc;
 use std::time::Duration;
 
 /// Why a statement, a connection or a commit failed.
 ///
 /// Reads "operation: cause", lower case as far as PostgreSQL's own words allow, each cause once, no values.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Error {
     operation: String,
     kind: Kind,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 enum Kind {
     /// The server answered with an error, or the connection broke.
-    Driver(tokio_postgres::Error),
+    Driver(Arc<tokio_postgres::Error>),
     /// An own deadline passed.
     Timeout(Duration),
     /// No connection could be had.
@@ -35,12 +36,7 @@ enum Kind {
 
 impl Error {
     pub(super) fn driver(operation: impl Into<String>, error: tokio_postgres::Error) -> Error {
-        Error { operation: operation.into(), kind: Kind::Driver(error) }
-    }
-
-    /// A connection outside the pool could not be made.
-    pub fn connecting(error: tokio_postgres::Error) -> Error {
-        Error::driver("connect to the database", error)
+        Error { operation: operation.into(), kind: Kind::Driver(Arc::new(error)) }
     }
 
     pub(super) fn timeout(operation: impl Into<String>, after: Duration) -> Error {
@@ -59,8 +55,15 @@ impl Error {
         Error { operation: "commit".into(), kind: Kind::UnknownCommit(Box::new(cause)) }
     }
 
-    pub(super) fn refused(operation: impl Into<String>, message: impl Into<String>, hint: Option<String>) -> Error {
+    /// Something to be fixed before it is tried again.
+    pub fn refused(operation: impl Into<String>, message: impl Into<String>, hint: Option<String>) -> Error {
         Error { operation: operation.into(), kind: Kind::Refused { message: message.into(), hint } }
+    }
+
+    /// The same, with what else was tried.
+    pub(super) fn and(mut self, others: &str) -> Error {
+        self.operation = format!("{} (after {others})", self.operation);
+        self
     }
 
     /// What happens next.
@@ -91,6 +94,21 @@ impl Error {
         }
     }
 
+    /// A serialization failure or a deadlock: the same transaction may pass when it is begun anew.
+    pub fn is_conflict(&self) -> bool {
+        matches!(self.sqlstate(), Some("40001" | "40P01"))
+    }
+
+    /// A row with this key is there already.
+    pub fn is_unique_violation(&self) -> bool {
+        self.sqlstate() == Some("23505")
+    }
+
+    /// A row refers to one that is not there, or is referred to.
+    pub fn is_foreign_key_violation(&self) -> bool {
+        self.sqlstate() == Some("23503")
+    }
+
     /// Whether the outcome of a commit is not known.
     pub fn is_unknown_commit(&self) -> bool {
         matches!(self.kind, Kind::UnknownCommit(_))
@@ -114,7 +132,7 @@ impl Error {
             Kind::Refused { hint, .. } => hint.clone(),
             Kind::Driver(error) => match error.as_db_error() {
                 Some(db) => db.hint().map(str::to_owned).or_else(|| hint_of(db.code().code()).map(str::to_owned)),
-                None => tls_hint(error).map(str::to_owned),
+                None => transport_hint(&flatten(error)).map(str::to_owned),
             },
             Kind::UnknownCommit(_) => Some("trackd looks the run up in trackd.runs before it tries again".into()),
             _ => None,
@@ -122,22 +140,26 @@ impl Error {
     }
 }
 
-/// Transport errors are worth another try; what the driver refuses in our own settings is not.
+/// Transport errors are worth another try; what our own settings cause is not.
 fn driver_class(error: &tokio_postgres::Error) -> Class {
-    let text = error.to_string();
-    let ours = ["invalid configuration", "invalid connection string", "error parsing connection string"];
-    if ours.iter().any(|word| text.contains(word)) || tls_hint(error).is_some() {
-        Class::Standing
-    } else {
-        Class::Retry
-    }
+    if transport_hint(&flatten(error)).is_some() { Class::Standing } else { Class::Retry }
 }
 
-fn tls_hint(error: &tokio_postgres::Error) -> Option<&'static str> {
-    let text = flatten(error);
-    (text.contains("TLS") || text.contains("tls")).then_some(
-        "this version of trackd connects without TLS: use a Unix socket or loopback, with sslmode=disable or prefer",
-    )
+/// Words of the driver and of rustls, which have no codes, and what a person does about them.
+const TRANSPORT: [(&str, &str); 9] = [
+    ("password missing", "set database.password_file, $PGPASSWORD or a line of ~/.pgpass"),
+    ("server does not support TLS", "set ssl = on on the server, or sslmode=disable or prefer in database.url"),
+    ("not valid for name", "name the host as its certificate does, or ask for less: sslmode=verify-ca"),
+    ("UnknownIssuer", "sslrootcert names the authority that signed the server's certificate"),
+    ("BadSignature", "sslrootcert names the authority that signed the server's certificate"),
+    ("certificate expired", "renew the server's certificate"),
+    ("invalid peer certificate", "sslmode and sslrootcert say what is asked of the server's certificate"),
+    ("channel binding", "channel_binding=require needs TLS, a password, and a server that offers SCRAM-SHA-256-PLUS"),
+    ("invalid configuration", "correct database.url"),
+];
+
+fn transport_hint(text: &str) -> Option<&'static str> {
+    TRANSPORT.iter().find(|(words, _)| text.contains(words)).map(|(_, hint)| *hint)
 }
 
 /// What a person does about a code, for those a person can do something about.

@@ -3,6 +3,8 @@
 //! In: a connection of its own, which nothing else uses meanwhile. Out: the names of what was applied.
 //! Must not know: data tables (those follow the configuration, see `tables`).
 
+use super::connect::Opened;
+use super::{Error, Target};
 use crate::class::Class;
 use refinery::{Migration, error::Kind};
 use std::fmt;
@@ -48,6 +50,21 @@ pub async fn migrate(client: &mut Client) -> Result<Vec<String>, MigrateError> {
     let applied = applied?;
     unlocked?;
     Ok(applied)
+}
+
+/// Applies what is missing on a session of its own, as `migrate` does.
+///
+/// Cancel safety: safe; the session ends with the call.
+///
+/// # Errors
+/// As `migrate`, or nothing answers at the target.
+pub async fn migrate_at(target: &Target) -> Result<Vec<String>, MigrateError> {
+    let Opened { mut client, link, .. } = target.open().await.map_err(|error| MigrateError::from_store(&error))?;
+    // On this task: nothing is left behind when it is cancelled.
+    tokio::select! {
+        applied = migrate(&mut client) => applied,
+        _ = link => Err(MigrateError::closed()),
+    }
 }
 
 /// Whether every migration is applied already, asked without a lock and without privileges to create.
@@ -123,6 +140,26 @@ impl MigrateError {
         }
     }
 
+    fn closed() -> MigrateError {
+        MigrateError {
+            message: "migrate schema trackd: the server closed the connection".into(),
+            class: Class::Retry,
+            hint: None,
+            sqlstate: None,
+            raced: false,
+        }
+    }
+
+    fn from_store(error: &Error) -> MigrateError {
+        MigrateError {
+            message: error.to_string(),
+            class: error.class(),
+            hint: error.hint(),
+            sqlstate: error.sqlstate().map(SqlState::from_code),
+            raced: false,
+        }
+    }
+
     fn standing(message: String, hint: &str) -> MigrateError {
         MigrateError { message, class: Class::Standing, hint: Some(hint.into()), sqlstate: None, raced: false }
     }
@@ -168,6 +205,15 @@ impl MigrateError {
             None => Class::Retry,
         };
         MigrateError { message: format!("migrate schema trackd: {cause}"), class, hint, sqlstate, raced }
+    }
+}
+
+impl From<MigrateError> for Error {
+    fn from(error: MigrateError) -> Error {
+        match error.class {
+            Class::Retry => Error::unavailable("migrate", error.message),
+            _ => Error::refused("migrate", error.message, error.hint),
+        }
     }
 }
 

@@ -1,12 +1,32 @@
 //! The store: everything that speaks to PostgreSQL.
 //!
 //! ```text
-//!  Pool --begin--> Guard --defer, flush, copy--> … --commit--> Receipt
-//!                    \ dropped, failed, panicked: rolled back, running statement cancelled, connection clean
+//!  Target --open--> Pool --begin--> Guard --defer, flush, query, copy, cursor--> … --commit--> Receipt
+//!                                     \ dropped, failed, panicked: rolled back, what runs cancelled, connection clean
 //! ```
 //!
-//! `write` lands batches by a guard, `ledger` keeps what happened to every run, `tables` makes and extends the
-//! data tables, `migrate` trackd's own schema, `embedded` owns a private server.
+//! `connect`, `pool`, `guard`, `transaction` and `error` are a connection layer of their own, for any program: see
+//! `examples/` and `docs/connections.md`. Above it `write` lands batches by a guard, `ledger` keeps what happened to
+//! every run, `tables` makes and extends the data tables, `migrate` trackd's own schema, `embedded` owns a private
+//! server.
+//!
+//! ```no_run
+//! use trackd::store::{Error, Guard, Pool, PoolOptions, Statement, TransactionOptions};
+//!
+//! # async fn example() -> Result<(), Error> {
+//! let pool = Pool::new(PoolOptions::new("postgres://me@db.example/shop?sslmode=verify-full&sslrootcert=system")?);
+//! let orders = pool
+//!     .transaction(TransactionOptions::default(), async |tx: &mut Guard| {
+//!         tx.defer(Statement::new("UPDATE orders SET seen = true"));
+//!         let rows = tx.query(Statement::new("SELECT count(*) FROM orders")).await?;
+//!         Ok::<i64, Error>(rows[0].get(0))
+//!     })
+//!     .await?;
+//! # let _ = orders;
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! Must not know: HTTP, shape programs, configuration files.
 
 mod arrays;
@@ -20,8 +40,11 @@ pub mod migrate;
 pub mod notify;
 pub mod pool;
 pub mod tables;
+pub mod transaction;
 pub mod write;
 
+pub use connect::{Surroundings, Target};
 pub use error::Error;
-pub use guard::{CopyIn, Guard, Receipt, Statement, Wire};
+pub use guard::{CopyIn, CopyOut, Cursor, Guard, Receipt, Statement, Wire};
 pub use pool::{Numbers, Pool, PoolOptions};
+pub use transaction::{Isolation, TransactionOptions};

@@ -231,7 +231,7 @@ fn a_fault_of_the_environment_names_the_variable() {
         faults(&SMALL.replace("[vars]", "[database]\nurl = \"embedded\"\n[vars]"), &pairs),
         [
             "TRACKD_DATABASE__POOL_SIZ: unknown key `pool_siz`; did you mean `pool_size`? known keys of database: url, \
-             pool_size, max_overflow, pool_timeout, pool_recycle, pool_pre_ping, statement_timeout",
+             password_file, pool_size, max_overflow, pool_timeout, pool_recycle, pool_pre_ping, statement_timeout",
             "TRACKD_DATABASE__POOL_TIMEOUT: `database.pool_timeout`: \"soon\" is not a length of time: expected number \
              at 0; a length of time is text with units, such as \"30s\", \"1m 30s\", \"12h\", \"1d\"",
             "TRACKD_DATABASE__URL__X: `x` is below a string, expected a table",
@@ -350,8 +350,8 @@ fn a_reload_names_what_it_changes() {
     let change = diff(&old, &parse(&new).unwrap());
     assert_eq!(
         change.to_string(),
-        "added 1 (other), changed 0, removed 1 (Leader-board), log.level is debug; \
-         a restart is needed for database.pool_size, daemon.workers, log.format"
+        "added 1 (other), changed 0, removed 1 (Leader-board), connections anew for database.pool_size, log.level is debug; \
+         a restart is needed for daemon.workers, log.format"
     );
 }
 

@@ -81,6 +81,34 @@ async fn a_reload_adds_changes_and_removes_and_a_bad_one_changes_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_reload_moves_to_another_database_and_refuses_one_that_is_not_there() {
+    let (first, second) = (Server::shared().database().await, Server::shared().database().await);
+    let home = Home::new(&first, &file_tracker("a", "200ms"));
+    home.put("a.json", BODY);
+    let mut daemon = home.run();
+    at_least(&first.client().await, "SELECT count(*) FROM a", 2).await;
+    let configured = std::fs::read_to_string(home.path("config.toml")).unwrap();
+    home.put("config.toml", configured.replace("[daemon]", "pool_size = 2\n[daemon]"));
+    daemon.signal(Signal::HUP);
+    daemon.says("connections anew for database.pool_size", 1).await;
+    let elsewhere = configured.replace(&first.url(), "postgres://nobody@%2Fnonexistent/d");
+    home.put("config.toml", elsewhere);
+    daemon.signal(Signal::HUP);
+    daemon.says("reload refused", 1).await;
+    assert!(daemon.log().contains("/nonexistent"), "{}", daemon.log());
+    home.put("config.toml", configured.replace(&first.url(), &second.url()));
+    daemon.signal(Signal::HUP);
+    daemon.says("connections anew for database.url", 1).await;
+    let client = second.client().await;
+    at_least(&client, "SELECT count(*) FROM trackd.runs WHERE status = 'succeeded'", 5).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    audit(&client, "a").await;
+    let gaps = "SELECT count(*) FROM (SELECT scheduled_at - lag(scheduled_at) OVER (ORDER BY scheduled_at) AS d FROM trackd.runs) AS x WHERE d <> interval '200 ms'";
+    assert_eq!(count(&client, gaps).await, 0, "lost instants");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn two_hundred_hangups_do_no_harm_also_in_the_first_moments() {
     let database = Server::shared().database().await;
     let home = Home::new(&database, &file_tracker("a", "200ms"));
@@ -330,4 +358,20 @@ async fn a_stop_while_the_embedded_database_starts_leaves_no_server_behind() {
         assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
         assert!(!home.path("state/postgres/data/postmaster.pid").exists(), "stopped at {moment}: {}", daemon.log());
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn at_debug_the_log_has_statements_with_their_times_and_no_values() {
+    let database = Server::shared().database().await;
+    let mut home = Home::new(&database, &file_tracker("a", "200ms"));
+    home.set("TRACKD_LOG__LEVEL", "trace");
+    home.put("a.json", r#"{"rows":[{"k":"a-marked-value","v":1}]}"#);
+    let mut daemon = home.run();
+    daemon.says("INSERT INTO", 2).await;
+    at_least(&database.client().await, "SELECT count(*) FROM a WHERE k = 'a-marked-value'", 1).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    let log = daemon.log();
+    assert!(log.lines().any(|line| line.contains("statement") && line.contains("us=") && line.contains("connection=")));
+    assert!(!log.contains("a-marked-value"), "{log}");
 }

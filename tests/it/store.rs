@@ -1,7 +1,7 @@
 //! Behaviour of `store`: the guard under every kind of end, and the four histories.
 
 use crate::support::postgres::{Database, Server};
-use crate::support::proxy::Proxy;
+use crate::support::proxy::{Fault, Proxy};
 use crate::support::rows::{TestRows, table};
 use jiff::Timestamp;
 use std::time::Duration;
@@ -68,6 +68,19 @@ async fn a_statement_that_fails_on_its_way_with_commit_takes_everything_with_it(
     let error = guard.commit().await.unwrap_err();
     assert_eq!(error.sqlstate(), Some("42P01"), "{error}");
     assert!(!error.is_unknown_commit());
+    assert_eq!(count(&pool, "SELECT count(*) FROM t").await, 0);
+}
+
+#[tokio::test]
+async fn a_statement_that_cannot_be_sent_lets_nothing_of_its_flight_land() {
+    let database = Server::shared().database().await;
+    let pool = pool(&database);
+    run_sql(&pool, "CREATE TABLE t (n int8)").await;
+    let mut guard = pool.begin().await.unwrap();
+    guard.defer(Statement::new("INSERT INTO t VALUES (1)"));
+    guard.defer(Statement::new("INSERT INTO t VALUES ($1)").bind(2_i32, Type::INT8));
+    let error = guard.commit().await.unwrap_err();
+    assert!(!error.is_unknown_commit() && error.to_string().contains("parameter"), "{error}");
     assert_eq!(count(&pool, "SELECT count(*) FROM t").await, 0);
 }
 
@@ -152,7 +165,7 @@ async fn commit_lost_in_transit_is_reported_as_unknown() {
     let mut guard = through.begin().await.unwrap();
     guard.defer(Statement::new("INSERT INTO t VALUES (1)"));
     guard.flush().await.unwrap();
-    proxy.lose_answers_from_now();
+    proxy.set(Fault::LoseAnswers);
     let error = guard.commit().await.unwrap_err();
     assert!(error.is_unknown_commit(), "{error}");
     assert_eq!(count(&pool(&database), "SELECT count(*) FROM t").await, 1, "the server had committed");

@@ -1,5 +1,6 @@
 //! What the tests share: throw-away PostgreSQL, servers that misbehave, waiting for events.
 
+pub(crate) mod bouncer;
 pub(crate) mod daemon;
 pub(crate) mod faulty;
 pub(crate) mod polls;

@@ -4,6 +4,7 @@
 //! exit, panic, kill -9) it stops the server and removes the directory.
 
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -14,11 +15,11 @@ use trackd::store::embedded::{Account, Binaries, search_path};
 
 /// Starts a server, says "up" when it takes connections, restarts it on "start", stops all at the end of its input.
 const WATCHDOG: &str = r#"
-bin=$1 dir=$2
+bin=$1 dir=$2 port=$3
 try() {
-    "$bin/postgres" -D "$dir/data" -k "$dir" >>"$dir/log" 2>&1 </dev/null &
+    "$bin/postgres" -D "$dir/data" -k "$dir" -p "$port" >>"$dir/log" 2>&1 </dev/null &
     pid=$!
-    while kill -0 $pid 2>/dev/null && ! "$bin/pg_isready" -q -h "$dir" -U postgres; do sleep 0.05; done
+    while kill -0 $pid 2>/dev/null && ! "$bin/pg_isready" -q -h "$dir" -p "$port" -U postgres; do sleep 0.05; done
     kill -0 $pid 2>/dev/null
 }
 start() {
@@ -41,6 +42,8 @@ rm -rf "$dir"
 /// One cluster.
 pub struct Server {
     dir: PathBuf,
+    /// Names the socket; also its TCP port, where it listens on one.
+    port: u16,
     watchdog: Mutex<Watchdog>,
 }
 
@@ -60,21 +63,59 @@ impl Server {
 
     /// A cluster for one test, which may kill and restart it. Gone when dropped.
     pub fn own() -> Server {
+        Server::prepared(5432, |_| {})
+    }
+
+    /// A cluster of one's own, on a free TCP port if `prepare` says that it listens, whose data directory `prepare`
+    /// changes before its first start.
+    pub fn prepared(port: u16, prepare: impl FnOnce(&Path)) -> Server {
+        Server::made(port, |binaries, account, dir| {
+            initdb(binaries, account, dir);
+            prepare(&dir.join("data"));
+        })
+    }
+
+    /// A standby of this cluster, by streaming replication.
+    pub fn standby(&self) -> Server {
+        Server::made(5432, |binaries, account, dir| {
+            let mut command = Command::new(binaries.program("pg_basebackup"));
+            command.args(["-U", "postgres", "-R", "-X", "stream", "-c", "fast", "-h"]).arg(&self.dir).arg("-D");
+            command.arg(dir.join("data")).current_dir("/").stdin(Stdio::null());
+            account.apply(&mut command);
+            let output = command.output().expect("run pg_basebackup");
+            assert!(output.status.success(), "pg_basebackup: {}", String::from_utf8_lossy(&output.stderr));
+        })
+    }
+
+    /// Makes it a standby of another cluster at its next start.
+    pub fn demote(&self, primary: &Server) {
+        let data = self.dir.join("data");
+        put(&data, "standby.signal", "");
+        set(&data, &format!("primary_conninfo = 'host={} user=postgres'\n", primary.dir.display()));
+    }
+
+    fn made(port: u16, make: impl FnOnce(&Binaries, &Account, &Path)) -> Server {
         let binaries = Binaries::find(&search_path(), None).expect("PostgreSQL is installed");
         let account = Account::for_server().expect("an account for the server");
         let dir = tempfile::Builder::new().prefix("trackd-test-").tempdir().expect("temporary directory").keep();
         std::os::unix::fs::chown(&dir, Some(account.uid), Some(account.gid)).expect("own the directory");
-        initdb(&binaries, &account, &dir);
+        make(&binaries, &account, &dir);
         let mut command = Command::new("/bin/sh");
-        command.arg("-c").arg(WATCHDOG).arg("watchdog").arg(&binaries.dir).arg(&dir).current_dir("/");
+        command.arg("-c").arg(WATCHDOG).arg("watchdog").arg(&binaries.dir).arg(&dir).arg(port.to_string());
+        command.current_dir("/");
         // Its own group: a Ctrl-C or a runner's timeout must not kill the one that cleans up.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
         account.apply(&mut command);
         let mut child = command.spawn().expect("start the watchdog");
         let answers = BufReader::new(child.stdout.take().expect("its output is piped"));
-        let server = Server { dir, watchdog: Mutex::new(Watchdog { child, answers }) };
+        let server = Server { dir, port, watchdog: Mutex::new(Watchdog { child, answers }) };
         server.watchdog.lock().expect("no panic holds it").expect("up");
         server
+    }
+
+    /// The directory of its sockets.
+    pub fn dir(&self) -> &Path {
+        &self.dir
     }
 
     /// A new empty database with a name nobody else has.
@@ -82,12 +123,12 @@ impl Server {
         let name = format!("t{}", uuid::Uuid::from_bytes(random()).simple());
         let admin = self.connect("postgres").await;
         admin.batch_execute(&format!("CREATE DATABASE {name}")).await.expect("create a database");
-        Database { dir: self.dir.clone(), name }
+        Database { dir: self.dir.clone(), port: self.port, name }
     }
 
     /// A connection to a database of this cluster, as superuser.
     pub async fn connect(&self, database: &str) -> Client {
-        connect(&url(&self.dir, database)).await
+        connect(&url(&self.dir, self.port, database)).await
     }
 
     /// kill -9 of the postmaster.
@@ -132,23 +173,24 @@ impl Drop for Server {
 /// One database of a test.
 pub struct Database {
     dir: PathBuf,
+    port: u16,
     pub name: String,
 }
 
 impl Database {
     /// `postgres://` form, as in `database.url`.
     pub fn url(&self) -> String {
-        url(&self.dir, &self.name)
+        url(&self.dir, self.port, &self.name)
     }
 
     /// The same database on a socket in another directory.
     pub fn url_at(&self, dir: &Path) -> String {
-        url(dir, &self.name)
+        url(dir, 5432, &self.name)
     }
 
     /// The server's socket.
     pub fn socket(&self) -> PathBuf {
-        self.dir.join(".s.PGSQL.5432")
+        self.dir.join(format!(".s.PGSQL.{}", self.port))
     }
 
     /// A connection as superuser.
@@ -157,9 +199,9 @@ impl Database {
     }
 }
 
-fn url(dir: &Path, database: &str) -> String {
+fn url(dir: &Path, port: u16, database: &str) -> String {
     let host = dir.to_str().expect("a temporary directory is UTF-8").replace('/', "%2F");
-    format!("postgres://postgres@{host}/{database}")
+    format!("postgres://postgres@{host}:{port}/{database}")
 }
 
 /// A connection; its task ends with the client.
@@ -183,6 +225,26 @@ fn initdb(binaries: &Binaries, account: &Account, dir: &Path) {
         .open(path)
         .and_then(|mut file| file.write_all(settings.as_bytes()))
         .expect("write settings");
+}
+
+/// A TCP port that nobody listens on.
+pub fn free_port() -> u16 {
+    std::net::TcpListener::bind("127.0.0.1:0").and_then(|free| free.local_addr()).expect("a free port").port()
+}
+
+/// Adds a file to a data directory, readable for the server alone.
+pub fn put(data: &Path, name: &str, text: &str) {
+    let path = data.join(name);
+    std::fs::write(&path, text).expect("write a file of the server");
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).expect("its mode");
+    let owner = std::fs::metadata(data).expect("the data directory");
+    std::os::unix::fs::chown(&path, Some(owner.uid()), Some(owner.gid())).expect("its owner");
+}
+
+/// Adds lines to the settings of a data directory.
+pub fn set(data: &Path, lines: &str) {
+    let mut file = std::fs::OpenOptions::new().append(true).open(data.join("postgresql.auto.conf")).expect("settings");
+    file.write_all(lines.as_bytes()).expect("write settings");
 }
 
 fn random() -> [u8; 16] {

@@ -1,64 +1,142 @@
-//! A proxy between trackd and PostgreSQL that loses the server's answers on command.
+//! A proxy between trackd and PostgreSQL that does, on command, what networks and servers do to connections.
+//!
+//! It listens on a TCP port of its own on loopback, and forwards to the server's Unix socket.
 
 use super::postgres::Database;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+use tokio::io::{AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::net::tcp::OwnedWriteHalf;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
 
-/// A Unix socket in a directory of its own that forwards to the server's.
+/// What happens to connections, those that exist and those to come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Fault {
+    None,
+    /// Requests reach the server, its answers arrive no more; the connection ends once the server has committed.
+    LoseAnswers,
+    /// Connections stay open, and nothing passes in either direction; new ones are accepted.
+    Freeze,
+    /// Every connection ends with a reset, new ones at once.
+    Reset,
+    /// Each piece waits.
+    Delay(Duration),
+    /// A connection ends after so many more bytes to the server.
+    CutUp(usize),
+    /// A connection ends after so many more bytes from the server.
+    CutDown(usize),
+}
+
+/// A TCP port that forwards to a server's socket.
 pub struct Proxy {
-    dir: tempfile::TempDir,
-    lose: Arc<AtomicBool>,
+    port: u16,
+    line: Arc<Line>,
+}
+
+struct Line {
+    fault: watch::Sender<Fault>,
+    /// Bytes before the cut.
+    budget: AtomicUsize,
+    accepted: AtomicUsize,
 }
 
 impl Proxy {
     pub async fn start(server: PathBuf) -> Proxy {
-        let dir = tempfile::tempdir().unwrap();
-        let listener = UnixListener::bind(dir.path().join(".s.PGSQL.5432")).unwrap();
-        let lose = Arc::new(AtomicBool::new(false));
-        let flag = lose.clone();
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (fault, budget, accepted) = (watch::channel(Fault::None).0, AtomicUsize::new(0), AtomicUsize::new(0));
+        let line = Arc::new(Line { fault, budget, accepted });
+        let shared = line.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                tokio::spawn(forward(client, server.clone(), flag.clone()));
+                shared.accepted.fetch_add(1, Ordering::SeqCst);
+                client.set_nodelay(true).unwrap();
+                tokio::spawn(forward(client, server.clone(), shared.clone()));
             }
         });
-        Proxy { dir, lose }
+        Proxy { port, line }
     }
 
     /// The database, through the proxy.
     pub fn url(&self, database: &Database) -> String {
-        database.url_at(self.dir.path())
+        format!("postgres://postgres@127.0.0.1:{}/{}?sslmode=disable", self.port, database.name)
     }
 
-    /// Requests still reach the server; its answers do not arrive, and the connection ends when it has committed.
-    pub fn lose_answers_from_now(&self) {
-        self.lose.store(true, Ordering::SeqCst);
+    pub fn set(&self, fault: Fault) {
+        if let Fault::CutUp(bytes) | Fault::CutDown(bytes) = fault {
+            self.line.budget.store(bytes, Ordering::SeqCst);
+        }
+        self.line.fault.send_replace(fault);
+    }
+
+    /// Connections accepted so far.
+    pub fn accepted(&self) -> usize {
+        self.line.accepted.load(Ordering::SeqCst)
     }
 }
 
-async fn forward(client: UnixStream, server: PathBuf, lose: Arc<AtomicBool>) {
+async fn forward(client: TcpStream, server: PathBuf, line: Arc<Line>) {
+    let mut fault = line.fault.subscribe();
+    if *fault.borrow() == Fault::Reset {
+        return reset(&client);
+    }
     let Ok(server) = UnixStream::connect(server).await else { return };
-    let (mut from_client, mut to_client) = client.into_split();
     let (mut from_server, mut to_server) = server.into_split();
-    let up = async { tokio::io::copy(&mut from_client, &mut to_server).await.map(|_| ()) };
-    let down = async {
-        let mut buffer = vec![0; 16 * 1024];
-        loop {
-            let read = from_server.read(&mut buffer).await?;
-            if read == 0 {
-                return Ok(());
+    let (mut from_client, mut to_client) = client.into_split();
+    let (mut up, mut down) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
+    loop {
+        let now = *fault.borrow_and_update();
+        match now {
+            Fault::Reset => return reset(to_client.as_ref()),
+            Fault::Freeze => {
+                let _ = fault.changed().await;
+                continue;
             }
-            if lose.load(Ordering::SeqCst) {
-                // Closed only when the server has said that it committed.
-                match buffer[..read].windows(7).any(|bytes| bytes == b"COMMIT\0") {
-                    true => return Ok(()),
-                    false => continue,
-                }
-            }
-            to_client.write_all(&buffer[..read]).await?;
+            _ => {}
         }
-    };
-    let _ended: Result<(), std::io::Error> = tokio::select! { end = up => end, end = down => end };
+        let passed = tokio::select! {
+            _ = fault.changed() => continue,
+            read = from_client.read(&mut up) => {
+                let Ok(read @ 1..) = read else { return };
+                pass(&up[..read], matches!(now, Fault::CutUp(_)), now, &line, &mut to_server).await
+            }
+            read = from_server.read(&mut down) => {
+                let Ok(read @ 1..) = read else { return };
+                down_to_client(&down[..read], now, &line, &mut to_client).await
+            }
+        };
+        if !passed {
+            return;
+        }
+    }
+}
+
+async fn down_to_client(bytes: &[u8], now: Fault, line: &Line, to_client: &mut OwnedWriteHalf) -> bool {
+    if now == Fault::LoseAnswers {
+        // Closed only when the server has said that it committed.
+        return !bytes.windows(7).any(|word| word == b"COMMIT\0");
+    }
+    pass(bytes, matches!(now, Fault::CutDown(_)), now, line, to_client).await
+}
+
+/// Writes what may pass. Returns whether the connection goes on.
+async fn pass(bytes: &[u8], counts: bool, now: Fault, line: &Line, to: &mut (impl AsyncWrite + Unpin)) -> bool {
+    if let Fault::Delay(time) = now {
+        tokio::time::sleep(time).await;
+    }
+    if !counts {
+        return to.write_all(bytes).await.is_ok();
+    }
+    let before = line.budget.load(Ordering::SeqCst);
+    let may = before.min(bytes.len());
+    line.budget.store(before - may, Ordering::SeqCst);
+    to.write_all(&bytes[..may]).await.is_ok() && may == bytes.len()
+}
+
+/// Ends a connection as a peer does that is not there any more.
+fn reset(client: &TcpStream) {
+    let _ = rustix::net::sockopt::set_socket_linger(client, Some(Duration::ZERO));
 }

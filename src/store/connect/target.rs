@@ -1,0 +1,404 @@
+//! A target: the hosts to try, in order, with everything a session there needs.
+//!
+//! Must not know: what sessions are used for.
+
+use super::surroundings::{Passwords, Surroundings};
+use super::tls::{self, Tls};
+use super::words::{Fault, KNOWN, Words};
+use crate::store::Error;
+use std::fmt;
+use std::net::IpAddr;
+use std::path::Path;
+use std::str::FromStr;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
+use tokio_postgres::tls::MakeTlsConnect;
+use tokio_postgres::{CancelToken, Client, Config, Connection, SimpleQueryMessage, Socket};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+/// From the first packet to a usable session, for each host, unless `connect_timeout` says otherwise.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+/// Keepalives find a half-open link within a minute, unless the words say otherwise.
+const KEEPALIVES: (Duration, Duration, u32) = (Duration::from_secs(30), Duration::from_secs(10), 3);
+/// An unanswered send is given up after so long, unless `tcp_user_timeout` says otherwise.
+const TCP_USER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// The driver's half of a session: reads and writes its socket, for as long as it is polled.
+pub(in crate::store) type Link = Connection<Socket, <MakeRustlsConnect as MakeTlsConnect<Socket>>::Stream>;
+
+/// A session just opened.
+pub(in crate::store) struct Opened {
+    pub client: Client,
+    pub link: Link,
+    /// `host:port`, for logs.
+    pub place: String,
+}
+
+/// Where and how to connect. Cheap to clone; opens nothing by itself.
+#[derive(Clone)]
+pub struct Target(Arc<Inner>);
+
+#[derive(Clone)]
+struct Inner {
+    places: Vec<Place>,
+    attributes: Attributes,
+    shuffle: bool,
+    timeout: Duration,
+    tls: Tls,
+    words: Words,
+}
+
+/// One host.
+#[derive(Clone)]
+struct Place {
+    name: String,
+    config: Config,
+}
+
+/// `target_session_attrs`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Attributes {
+    Any,
+    ReadWrite,
+    ReadOnly,
+    Primary,
+    Standby,
+    PreferStandby,
+}
+
+/// The same words, wherever they came from.
+impl PartialEq for Target {
+    fn eq(&self, other: &Target) -> bool {
+        self.0.words == other.0.words
+    }
+}
+
+impl fmt::Debug for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.places.iter().map(|place| &place.name)).finish()
+    }
+}
+
+impl Target {
+    /// Reads a connection string: `postgres://user@host:5432/database?sslmode=verify-full`, or `host=… user=…`.
+    ///
+    /// What it does not say comes from its service, from `PG*` of `around`, from the password file, then from libpq's
+    /// defaults. `password` is used where the string has none. Certificates are read now.
+    ///
+    /// # Errors
+    /// Class standing: not understood, or a file is missing. Values never reach the message.
+    pub fn parse(text: &str, password: Option<&str>, around: &Surroundings) -> Result<Target, Error> {
+        let inner = Inner::of(text, password, around);
+        inner
+            .map(|inner| Target(Arc::new(inner)))
+            .map_err(|fault| Error::refused("database.url", fault.message, fault.hint))
+    }
+
+    /// The words as libpq's environment variables, for psql and pg_dump: `("PGHOST", …)`. May hold a password.
+    ///
+    /// Variables that are not among them should be unset: `variables_of_libpq` names all.
+    pub fn environment(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        let variable = |name| KNOWN.iter().find(|(known, ..)| *known == name).map(|(_, variable, _)| *variable);
+        let pairs = self.0.words.iter().filter_map(move |(name, value)| Some((variable(name)?, value)));
+        // What a service says is among the words already; named, it would go before them.
+        let fits = |(variable, value): &(&str, &str)| {
+            !variable.is_empty() && !value.is_empty() && !variable.starts_with("PGSERVICE")
+        };
+        pairs.filter(fits)
+    }
+
+    /// All of libpq's environment variables that say where and how to connect.
+    pub fn variables_of_libpq() -> impl Iterator<Item = &'static str> {
+        KNOWN.iter().map(|(_, variable, _)| *variable).filter(|variable| !variable.is_empty())
+    }
+
+    /// The same target, of whose hosts only one that can be written to will do, unless the words ask for something else.
+    pub(in crate::store) fn for_writing(&self) -> Target {
+        match self.0.attributes {
+            Attributes::Any => Target(Arc::new(Inner { attributes: Attributes::ReadWrite, ..Inner::clone(&self.0) })),
+            _ => self.clone(),
+        }
+    }
+
+    /// Opens a session on the first host that answers and is what `target_session_attrs` asks for.
+    ///
+    /// Cancel safety: safe; a session half open is closed.
+    pub(in crate::store) async fn open(&self) -> Result<Opened, Error> {
+        let mut order: Vec<&Place> = self.0.places.iter().collect();
+        if self.0.shuffle {
+            fastrand::shuffle(&mut order);
+        }
+        let mut failures = Failures::default();
+        // Of prefer-standby: the first that answered and is none.
+        let mut second_best = None;
+        for place in order {
+            match self.open_at(place).await {
+                Ok((opened, true)) => return Ok(opened),
+                Ok((opened, false)) if self.0.attributes == Attributes::PreferStandby => {
+                    second_best = second_best.or(Some(opened))
+                }
+                Ok((_, false)) => failures.unsuitable(place, self.0.attributes),
+                Err(error) => failures.add(error),
+            }
+        }
+        second_best.ok_or_else(|| failures.into_error())
+    }
+
+    /// Opens a session and tells whether it is of the kind that is asked for.
+    async fn open_at(&self, place: &Place) -> Result<(Opened, bool), Error> {
+        let operation = || format!("connect to {}", place.name);
+        let opening = async {
+            let (client, link) = place.config.connect(self.0.tls.0.clone()).await?;
+            let mut opened = Opened { client, link, place: place.name.clone() };
+            let suits = self.0.attributes.suit(&mut opened).await?;
+            Ok((opened, suits))
+        };
+        match tokio::time::timeout(self.0.timeout, opening).await {
+            Ok(opened) => opened.map_err(|error| Error::driver(operation(), error)),
+            Err(_) => Err(Error::timeout(operation(), self.0.timeout)),
+        }
+    }
+
+    /// Asks the server to cancel what the session of `token` runs.
+    ///
+    /// Cancel safety: safe; the request may or may not have arrived.
+    pub(in crate::store) async fn cancel(&self, token: &CancelToken) -> bool {
+        let asked = tokio::time::timeout(self.0.timeout, token.cancel_query(self.0.tls.0.clone()));
+        matches!(asked.await, Ok(Ok(())))
+    }
+}
+
+impl Inner {
+    fn of(text: &str, password: Option<&str>, around: &Surroundings) -> Result<Inner, Fault> {
+        let mut words = Words::parse(text)?;
+        if let Some(password) = password.filter(|_| words.get("password").is_none()) {
+            words.put("password", password)?;
+        }
+        let words = around.complete(words)?;
+        if let Some("require") = words.get("gssencmode") {
+            return Err(Fault::new("gssencmode=require cannot be had").hint("sslmode encrypts"));
+        }
+        Ok(Inner {
+            tls: Tls::of(&words, around)?,
+            places: places(&words, around)?,
+            attributes: words.get("target_session_attrs").map_or(Ok(Attributes::Any), str::parse)?,
+            shuffle: one_of(&words, "load_balance_hosts", &[("disable", false), ("random", true)])?.unwrap_or(false),
+            // Nought is for ever in libpq; here nothing is.
+            timeout: seconds(&words, "connect_timeout")?.filter(|limit| !limit.is_zero()).unwrap_or(CONNECT_TIMEOUT),
+            words,
+        })
+    }
+}
+
+/// A configuration for each host.
+fn places(words: &Words, around: &Surroundings) -> Result<Vec<Place>, Fault> {
+    let list = |word: &str| words.get(word).map(|text| text.split(',').collect::<Vec<_>>()).unwrap_or_default();
+    let (hosts, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
+    let count = hosts.len().max(addresses.len()).max(1);
+    for (word, list) in [("hostaddr", &addresses), ("host", &hosts)] {
+        if !list.is_empty() && list.len() != count {
+            return Err(Fault::new(format!(
+                "{word}: expected {count}, as many as of the other kind, got {}",
+                list.len()
+            )));
+        }
+    }
+    if ports.len() > 1 && ports.len() != count {
+        return Err(Fault::new(format!("port: expected one, or {count} as there are hosts, got {}", ports.len())));
+    }
+    let base = base(words)?;
+    let file = words.get("passfile").map(|path| Path::new(path).to_owned()).or_else(|| around.home(".pgpass"));
+    let passwords =
+        file.filter(|_| words.get("password").is_none()).map(|path| Passwords::read(&path)).unwrap_or_default();
+    let place = |i: usize| {
+        let text =
+            |list: &[&str]| list.get(i).or(list.first().filter(|_| list.len() == 1)).copied().unwrap_or("").to_owned();
+        place(base.clone(), &text(&hosts), &text(&addresses), &text(&ports), &passwords)
+    };
+    (0..count).map(place).collect()
+}
+
+fn place(mut config: Config, host: &str, address: &str, port: &str, passwords: &Passwords) -> Result<Place, Fault> {
+    // Not shown: in a URL without its @ it is the password.
+    let port: u16 = match port {
+        "" => 5432,
+        port => port.parse().map_err(|_| Fault::new("port: expected 1 to 65535"))?,
+    };
+    let host = match (host, address) {
+        ("", "") => socket_directory(),
+        ("", address) => address,
+        (host, _) => host,
+    };
+    let socket = host.starts_with('/') && address.is_empty();
+    config.port(port).host(host);
+    if !address.is_empty() {
+        let address = address.parse::<IpAddr>();
+        config.hostaddr(address.map_err(|_| Fault::new("hostaddr: expected an IP address"))?);
+    }
+    if socket {
+        // As libpq: nobody is between the two ends of a socket.
+        config.ssl_mode(SslMode::Disable);
+    }
+    if config.get_password().is_none() {
+        // Files of passwords know the default socket as localhost.
+        let known_as = if host == socket_directory() { "localhost" } else { host };
+        let (user, dbname) = (config.get_user().unwrap_or_default(), config.get_dbname().unwrap_or_default());
+        if let Some(password) = passwords.find(known_as, port, dbname, user).map(str::to_owned) {
+            config.password(password);
+        }
+    }
+    Ok(Place { name: if socket { format!("{host}/.s.PGSQL.{port}") } else { format!("{host}:{port}") }, config })
+}
+
+/// Debian's place of sockets; PostgreSQL's own elsewhere.
+fn socket_directory() -> &'static str {
+    let debian = "/var/run/postgresql";
+    if Path::new(debian).exists() { debian } else { "/tmp" }
+}
+
+/// What all hosts share.
+fn base(words: &Words) -> Result<Config, Fault> {
+    let mut config = Config::new();
+    let user = match words.get("user") {
+        Some(user) => user.to_owned(),
+        None => whoami::username().map_err(|error| Fault::new(format!("user: none is named, and {error}")))?,
+    };
+    config.dbname(words.get("dbname").unwrap_or(&user)).user(&user);
+    if let Some(password) = words.get("password") {
+        config.password(password);
+    }
+    if let Some(options) = words.get("options") {
+        config.options(options);
+    }
+    config
+        .application_name(words.get("application_name").or(words.get("fallback_application_name")).unwrap_or("trackd"));
+    config.ssl_mode(tls::mode(words)?);
+    let negotiation = [("postgres", SslNegotiation::Postgres), ("direct", SslNegotiation::Direct)];
+    config.ssl_negotiation(one_of(words, "sslnegotiation", &negotiation)?.unwrap_or(SslNegotiation::Postgres));
+    let binding = [
+        ("disable", ChannelBinding::Disable),
+        ("prefer", ChannelBinding::Prefer),
+        ("require", ChannelBinding::Require),
+    ];
+    config.channel_binding(one_of(words, "channel_binding", &binding)?.unwrap_or(ChannelBinding::Prefer));
+    config.keepalives(one_of(words, "keepalives", &[("0", false), ("1", true)])?.unwrap_or(true));
+    config.keepalives_idle(seconds(words, "keepalives_idle")?.unwrap_or(KEEPALIVES.0));
+    config.keepalives_interval(seconds(words, "keepalives_interval")?.unwrap_or(KEEPALIVES.1));
+    config.keepalives_retries(number(words, "keepalives_count")?.unwrap_or(KEEPALIVES.2));
+    let unanswered = number(words, "tcp_user_timeout")?.map(|ms: u32| Duration::from_millis(ms.into()));
+    config.tcp_user_timeout(unanswered.unwrap_or(TCP_USER_TIMEOUT));
+    Ok(config)
+}
+
+fn number<T: FromStr>(words: &Words, name: &str) -> Result<Option<T>, Fault> {
+    let parsed = |text: &str| text.trim().parse().map_err(|_| Fault::new(format!("{name}: expected a number")));
+    words.get(name).map(parsed).transpose()
+}
+
+fn seconds(words: &Words, name: &str) -> Result<Option<Duration>, Fault> {
+    Ok(number(words, name)?.map(|seconds: u32| Duration::from_secs(seconds.into())))
+}
+
+fn one_of<T: Copy>(words: &Words, name: &str, known: &[(&str, T)]) -> Result<Option<T>, Fault> {
+    let find = |text: &str| {
+        let found = known.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+        let names: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
+        found.ok_or_else(|| Fault::new(format!("{name}: expected {}, got {text:?}", names.join(" or "))))
+    };
+    words.get(name).map(find).transpose()
+}
+
+impl FromStr for Attributes {
+    type Err = Fault;
+
+    fn from_str(text: &str) -> Result<Attributes, Fault> {
+        Attributes::NAMES.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
+            let names: Vec<&str> = Attributes::NAMES.iter().map(|(name, _)| *name).collect();
+            Fault::new(format!("target_session_attrs: expected {}, got {text:?}", names.join(" or ")))
+        })
+    }
+}
+
+impl Attributes {
+    const NAMES: [(&str, Attributes); 6] = [
+        ("any", Attributes::Any),
+        ("read-write", Attributes::ReadWrite),
+        ("read-only", Attributes::ReadOnly),
+        ("primary", Attributes::Primary),
+        ("standby", Attributes::Standby),
+        ("prefer-standby", Attributes::PreferStandby),
+    ];
+
+    /// Whether a session is of this kind: told by the server at its start since PostgreSQL 14, else asked.
+    async fn suit(self, opened: &mut Opened) -> Result<bool, tokio_postgres::Error> {
+        if self == Attributes::Any {
+            return Ok(true);
+        }
+        let (standby, read_only) = match told(&opened.link) {
+            Some(told) => told,
+            None => ask(opened).await?,
+        };
+        Ok(match self {
+            Attributes::Any => true,
+            Attributes::ReadWrite => !read_only,
+            Attributes::ReadOnly => read_only,
+            Attributes::Primary => !standby,
+            Attributes::Standby | Attributes::PreferStandby => standby,
+        })
+    }
+}
+
+/// Standby, read-only: what the server said of itself at the start.
+fn told(link: &Link) -> Option<(bool, bool)> {
+    let is_on = |name| link.parameter(name).map(|value| value == "on");
+    let (standby, read_only) = (is_on("in_hot_standby")?, is_on("default_transaction_read_only")?);
+    Some((standby, standby || read_only))
+}
+
+/// Standby, read-only: through the session, which nobody else drives yet.
+async fn ask(opened: &mut Opened) -> Result<(bool, bool), tokio_postgres::Error> {
+    let sql = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') = 'on'";
+    let answer = tokio::select! {
+        answer = opened.client.simple_query(sql) => answer?,
+        ended = &mut opened.link => {
+            ended?;
+            Vec::new()
+        }
+    };
+    let row = answer.iter().find_map(|message| match message {
+        SimpleQueryMessage::Row(row) => Some((row.get(0) == Some("t"), row.get(1) == Some("t"))),
+        _ => None,
+    });
+    Ok(row.unwrap_or((true, true)))
+}
+
+/// What each host said.
+#[derive(Default)]
+struct Failures(Vec<Error>);
+
+impl Failures {
+    fn add(&mut self, error: Error) {
+        self.0.push(error);
+    }
+
+    fn unsuitable(&mut self, place: &Place, attributes: Attributes) {
+        let asked = Attributes::NAMES.iter().find(|(_, value)| *value == attributes).map_or("", |(name, _)| *name);
+        let cause = match attributes {
+            Attributes::ReadWrite => "the server is a read-only standby".to_owned(),
+            _ => format!("the server is not what target_session_attrs={asked} asks for"),
+        };
+        self.add(Error::unavailable(format!("connect to {}", place.name), cause));
+    }
+
+    /// A server's own answer says more than a host that is away; the others are named with it.
+    fn into_error(mut self) -> Error {
+        let telling = self.0.iter().position(|error| error.sqlstate().is_some()).unwrap_or(0);
+        if self.0.is_empty() {
+            return Error::unavailable("connect to the database", "there is no host");
+        }
+        let error = self.0.swap_remove(telling);
+        let others: Vec<String> = self.0.iter().map(Error::to_string).collect();
+        if others.is_empty() { error } else { error.and(&others.join("; ")) }
+    }
+}

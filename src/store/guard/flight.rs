@@ -1,0 +1,99 @@
+//! A flight: statements sent together, answered in order.
+//!
+//! COMMIT is sent in the same flight. That is safe because nothing succeeds in a transaction that an earlier error
+//! aborted: the answers before COMMIT's tell whether it meant "committed". And it is sent only after all of its flight
+//! are on their way: a statement that could not be sent must not be missing from what is committed.
+//! Must not know: guards.
+
+use super::Statement;
+use crate::store::Error;
+use futures_util::future::BoxFuture;
+use std::task::Poll;
+use tokio_postgres::Client;
+
+/// Why a flight failed.
+#[derive(Debug)]
+pub(super) struct Failed {
+    pub error: Error,
+    /// The server has ended the transaction: there is nothing to roll back.
+    pub over: bool,
+}
+
+type Sent = Result<u64, tokio_postgres::Error>;
+type Answer<'a> = BoxFuture<'a, Sent>;
+/// An answer awaited, and what it was if it came already.
+type Pending<'a> = (Answer<'a>, Option<Sent>);
+
+/// Sends all statements before it waits for the first answer. Returns the rows that each statement touched.
+pub(super) async fn fly(
+    client: &Client,
+    begin: Option<&str>,
+    statements: &[Statement],
+    commit: bool,
+) -> Result<Vec<u64>, Failed> {
+    let mut answers: Vec<Pending<'_>> = Vec::with_capacity(statements.len() + 2);
+    if let Some(begin) = begin {
+        answers.push((Box::pin(async move { client.batch_execute(begin).await.map(|()| 0) }), None));
+    }
+    for statement in statements {
+        let answer = async move { client.execute_typed(&statement.sql, &statement.params()).await };
+        answers.push((Box::pin(answer), None));
+    }
+    // The driver queues a request when its future is first polled: this fixes the order on the wire.
+    poll_each(&mut answers).await;
+    if let Some(at) = answers.iter().position(|(_, done)| done.as_ref().is_some_and(Result::is_err))
+        && let (_, Some(Err(error))) = answers.swap_remove(at)
+    {
+        // Never sent: a parameter that its type does not take, or a closed connection. COMMIT does not follow.
+        return Err(Failed { error: Error::driver("statement", error), over: false });
+    }
+    if commit {
+        let sent: Answer<'_> = Box::pin(async { client.batch_execute("COMMIT").await.map(|()| 0) });
+        answers.push((sent, None));
+        let last = answers.len() - 1;
+        poll_each(&mut answers[last..]).await;
+    }
+    let mut counts = land(answers, commit).await?;
+    Ok(counts.drain(usize::from(begin.is_some())..).take(statements.len()).collect())
+}
+
+/// Polls each once, in order.
+async fn poll_each(answers: &mut [Pending<'_>]) {
+    std::future::poll_fn(|cx| {
+        for (answer, done) in &mut *answers {
+            if let Poll::Ready(result) = answer.as_mut().poll(cx) {
+                *done = Some(result);
+            }
+        }
+        Poll::Ready(())
+    })
+    .await;
+}
+
+/// Takes the answers in order, up to the first failure.
+async fn land(answers: Vec<Pending<'_>>, commit: bool) -> Result<Vec<u64>, Failed> {
+    let last = answers.len().saturating_sub(1);
+    let mut counts = Vec::with_capacity(answers.len());
+    for (i, (answer, done)) in answers.into_iter().enumerate() {
+        let result = match done {
+            Some(result) => result,
+            None => answer.await,
+        };
+        match result {
+            Ok(count) => counts.push(count),
+            Err(error) => return Err(classify(error, commit, commit && i == last)),
+        }
+    }
+    Ok(counts)
+}
+
+/// A connection lost with COMMIT on the wire leaves the outcome unknown; an answered error does not.
+fn classify(error: tokio_postgres::Error, commit_sent: bool, at_commit: bool) -> Failed {
+    let answered = error.as_db_error().is_some_and(|db| !db.code().code().starts_with("57P"));
+    let error = Error::driver(if at_commit { "commit" } else { "statement" }, error);
+    match commit_sent {
+        true if !answered => Failed { error: Error::unknown_commit(error), over: false },
+        // COMMIT is behind the failed statement and ends the transaction.
+        over => Failed { error, over },
+    }
+}

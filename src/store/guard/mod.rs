@@ -1,0 +1,331 @@
+//! The guard: one transaction, rolled back unless committed, whatever happens to the task that holds it.
+//!
+//! ```text
+//!            defer, flush, copy_in, query
+//!                 |            \ a statement failed
+//!  begin --> Open +------------> Failed --+
+//!               \ commit                  | commit: refused
+//!                +--> Receipt             |
+//!   dropped, cancelled, panicked, failed: cancel what runs, ROLLBACK, then the connection goes back
+//! ```
+//!
+//! Statements are deferred and sent together: a small run is one flight of BEGIN, its statements and COMMIT.
+//! Must not know: what the statements are for.
+
+mod copy;
+mod cursor;
+mod flight;
+mod statement;
+
+pub use copy::{CopyIn, CopyOut};
+pub use cursor::Cursor;
+pub use statement::{Statement, Wire};
+
+use super::Error;
+use super::pool::{Lease, Pool};
+use super::transaction::TransactionOptions;
+use flight::{Failed, fly};
+use std::time::{Duration, Instant};
+use tokio_postgres::Row;
+
+/// What trackd waits beyond the server's own statement timeout before it calls a connection dead.
+const GRACE: Duration = Duration::from_secs(5);
+/// A roll-back that takes longer closes its connection instead.
+const ROLLBACK_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Proof that a guard committed. Nothing else makes one.
+#[derive(Debug)]
+#[must_use = "a receipt is the only proof that the transaction landed"]
+pub struct Receipt(());
+
+/// An open transaction. Dropped without `commit`, it is rolled back.
+#[derive(Debug)]
+pub struct Guard {
+    /// Taken by commit and drop only.
+    lease: Option<Lease>,
+    pool: Pool,
+    deferred: Vec<Statement>,
+    state: State,
+    /// An await is in progress since then: if the guard is dropped now, a statement may be running in the server.
+    busy: Option<Instant>,
+    options: TransactionOptions,
+    /// A statement met a serialization failure or a deadlock.
+    conflict: bool,
+    savepoints: u32,
+    cursors: u32,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    /// BEGIN has not been sent.
+    Fresh,
+    Open,
+    /// A statement failed: only a roll-back is possible.
+    Failed,
+    /// Committed, or rolled back by the server: nothing is open there.
+    Over,
+}
+
+impl Guard {
+    pub(super) fn new(lease: Lease, pool: Pool, options: TransactionOptions) -> Guard {
+        Guard {
+            lease: Some(lease),
+            pool,
+            deferred: Vec::new(),
+            state: State::Fresh,
+            busy: None,
+            options,
+            conflict: false,
+            savepoints: 0,
+            cursors: 0,
+        }
+    }
+
+    /// Adds a statement to the next flight. Nothing is sent yet.
+    pub fn defer(&mut self, statement: Statement) {
+        self.deferred.push(statement);
+    }
+
+    /// Sends what was deferred, in one flight. Returns the rows each statement touched, in order.
+    ///
+    /// Cancel safety: dropping the future leaves the guard failed; it can only be rolled back.
+    ///
+    /// # Errors
+    /// The first statement's error; the guard can then only be dropped (or rolled back to a savepoint).
+    pub async fn flush(&mut self) -> Result<Vec<u64>, Error> {
+        if self.deferred.is_empty() && self.state == State::Open {
+            return Ok(Vec::new());
+        }
+        self.flight(false).await
+    }
+
+    /// Runs one statement now (after what was deferred) and returns its rows.
+    ///
+    /// # Errors
+    /// As `flush`.
+    pub async fn query(&mut self, statement: Statement) -> Result<Vec<Row>, Error> {
+        self.flush().await?;
+        let limit = self.limit();
+        let lease = self.enter("query")?;
+        let answer = tokio::time::timeout(limit, lease.client().query_typed(&statement.sql, &statement.params())).await;
+        self.leave(&statement.sql, flatten_timeout("query", limit, answer))
+    }
+
+    /// Runs SQL text of several statements (savepoints, DDL), after what was deferred.
+    ///
+    /// # Errors
+    /// As `flush`.
+    pub async fn batch(&mut self, operation: &'static str, sql: &str) -> Result<(), Error> {
+        self.flush().await?;
+        let limit = self.limit();
+        let lease = self.enter(operation)?;
+        let answer = tokio::time::timeout(limit, lease.client().batch_execute(sql)).await;
+        self.leave(sql, flatten_timeout(operation, limit, answer))
+    }
+
+    /// Runs `work` as a part that can fail by itself: on `Err` it is undone, and the guard goes on.
+    ///
+    /// Cancel safety: dropping the future leaves the guard failed; it can only be rolled back.
+    ///
+    /// # Errors
+    /// What `work` returned, or the connection broke.
+    pub async fn savepoint<T, E, F>(&mut self, work: F) -> Result<T, E>
+    where
+        E: From<Error>,
+        F: AsyncFnOnce(&mut Guard) -> Result<T, E>,
+    {
+        self.savepoints += 1;
+        let name = format!("trackd_{}", self.savepoints);
+        self.batch("set a savepoint", &format!("SAVEPOINT {name}")).await?;
+        let done = match work(self).await {
+            Ok(value) => self.flush().await.map(|_| value).map_err(E::from),
+            failed => failed,
+        };
+        match done {
+            Ok(value) => {
+                self.batch("release a savepoint", &format!("RELEASE SAVEPOINT {name}")).await?;
+                Ok(value)
+            }
+            Err(error) => {
+                // What `work` says goes before what undoing it may say; that shows with the next statement.
+                let _ = self.rollback_to(&name).await;
+                Err(error)
+            }
+        }
+    }
+
+    /// Forgets the error of a statement by rolling back to a savepoint that was set before it.
+    ///
+    /// # Errors
+    /// The savepoint is not there, or the connection broke.
+    pub async fn rollback_to(&mut self, savepoint: &str) -> Result<(), Error> {
+        if self.state == State::Failed {
+            self.state = State::Open;
+        }
+        self.deferred.clear();
+        self.batch("roll back to a savepoint", &format!("ROLLBACK TO SAVEPOINT {savepoint}")).await
+    }
+
+    /// Commits: what was deferred and COMMIT travel in one flight.
+    ///
+    /// Cancel safety: if the future is dropped after COMMIT was sent, the outcome is unknown, as with a lost answer.
+    ///
+    /// # Errors
+    /// Rolled back, or `is_unknown_commit` when the connection was lost after COMMIT was sent.
+    pub async fn commit(mut self) -> Result<Receipt, Error> {
+        if self.deferred.is_empty() {
+            // In an aborted transaction this fails, where COMMIT would say "ok" after a roll-back.
+            self.deferred.push(Statement::new("SELECT 1"));
+        }
+        let flown = self.flight(true).await;
+        if flown.as_ref().is_err_and(Error::is_unknown_commit) {
+            self.pool.counters().unknown.add();
+        }
+        flown?;
+        self.state = State::Over;
+        self.pool.counters().committed.add();
+        Ok(Receipt(()))
+    }
+
+    /// Rolls back now, and waits for it; dropping the guard does the same without waiting.
+    ///
+    /// Cancel safety: safe; the roll-back goes on.
+    pub async fn rollback(mut self) {
+        if let Some(cleanup) = self.cleanup() {
+            // A task of its own, owned by the pool: dropped here, it still ends.
+            let _ = tokio::spawn(self.pool.cleanups().track_future(cleanup)).await;
+        }
+    }
+
+    /// Whether a statement met a serialization failure or a deadlock: the same transaction may pass when it is begun
+    /// anew.
+    pub fn met_conflict(&self) -> bool {
+        self.conflict
+    }
+
+    async fn flight(&mut self, commit: bool) -> Result<Vec<u64>, Error> {
+        let statements = std::mem::take(&mut self.deferred);
+        let begin = (self.state == State::Fresh).then(|| self.options.begin(self.statement_timeout()));
+        let limit = self.limit();
+        let lease = self.enter("statement")?;
+        let flown = tokio::time::timeout(limit, fly(lease.client(), begin.as_deref(), &statements, commit)).await;
+        let (answer, over) = match flown {
+            Ok(Ok(counts)) => (Ok(counts), false),
+            Ok(Err(Failed { error, over })) => (Err(error), over),
+            Err(_) if commit => (Err(Error::unknown_commit(Error::timeout("commit", limit))), false),
+            Err(_) => (Err(Error::timeout("statement", limit)), false),
+        };
+        let left = self.leave(statements.first().map_or("BEGIN", |first| &first.sql), answer);
+        if over && self.busy.is_none() {
+            self.state = State::Over;
+            self.pool.counters().rolled_back.add();
+        }
+        left
+    }
+
+    fn statement_timeout(&self) -> Duration {
+        let pool = self.lease.as_ref().map_or(Duration::ZERO, |lease| lease.options().statement_timeout);
+        self.options.statement_timeout.unwrap_or(pool)
+    }
+
+    /// What one await may take at most.
+    fn limit(&self) -> Duration {
+        self.statement_timeout() + GRACE
+    }
+
+    /// Marks the guard busy and open before an await; `leave` takes it back after.
+    fn enter(&mut self, operation: &'static str) -> Result<&Lease, Error> {
+        // Still busy: the future of an earlier statement was dropped, and nobody knows how far it came.
+        if self.busy.is_some() || matches!(self.state, State::Failed | State::Over) {
+            self.state = State::Failed;
+            return Err(Error::aborted(operation));
+        }
+        self.state = State::Open;
+        self.busy = Some(Instant::now());
+        self.lease.as_ref().ok_or_else(|| Error::aborted(operation))
+    }
+
+    fn leave<T>(&mut self, sql: &str, answer: Result<T, Error>) -> Result<T, Error> {
+        self.tell(sql, answer.as_ref().err());
+        // An own timeout means that the statement may still run: it stays "busy", so that the drop cancels it.
+        if !answer.as_ref().is_err_and(Error::is_away) {
+            self.busy = None;
+        }
+        if let Err(error) = &answer {
+            self.state = State::Failed;
+            self.conflict |= error.is_conflict();
+        }
+        answer
+    }
+
+    /// The server still sends what nobody waits for.
+    fn interrupted(&mut self) {
+        self.state = State::Failed;
+        self.busy = Some(Instant::now());
+    }
+
+    /// Statements and their times, in the log. Never values.
+    fn tell(&self, sql: &str, failed: Option<&Error>) {
+        let (Some(since), Some(lease)) = (self.busy, &self.lease) else { return };
+        let took = since.elapsed();
+        if took >= lease.options().slow_statement {
+            let ms = took.as_millis() as u64;
+            tracing::warn!(target: "trackd::store", ms, connection = lease.number(), sql, "slow statement");
+        } else if tracing::enabled!(target: "trackd::store", tracing::Level::DEBUG) {
+            // The code alone: what the server says of a refused row quotes its values.
+            let (us, sqlstate) = (took.as_micros() as u64, failed.and_then(Error::sqlstate));
+            tracing::debug!(target: "trackd::store", us, connection = lease.number(), sql, sqlstate, "statement");
+        }
+    }
+
+    /// The roll-back, if there is anything to roll back. Takes the connection out of the guard.
+    fn cleanup(&mut self) -> Option<impl Future<Output = ()> + Send + 'static> {
+        let mut lease = self.lease.take()?;
+        if matches!(self.state, State::Fresh | State::Over) && self.busy.is_none() {
+            return None;
+        }
+        self.pool.counters().rolled_back.add();
+        let busy = self.busy.is_some();
+        if tokio::runtime::Handle::try_current().is_err() {
+            lease.condemn();
+            return None;
+        }
+        Some(async move {
+            let rolled_back = tokio::time::timeout(ROLLBACK_DEADLINE, roll_back(&lease, busy)).await;
+            // The driver does not wait until the server took the cancel: a late one would hit the next borrower's
+            // statement, so a connection that was cancelled is not lent again.
+            if busy || rolled_back != Ok(true) {
+                lease.condemn();
+            }
+        })
+    }
+}
+
+fn flatten_timeout<T>(
+    operation: &'static str,
+    limit: Duration,
+    answer: Result<Result<T, tokio_postgres::Error>, tokio::time::error::Elapsed>,
+) -> Result<T, Error> {
+    match answer {
+        Ok(answer) => answer.map_err(|error| Error::driver(operation, error)),
+        Err(_) => Err(Error::timeout(operation, limit)),
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        if let Some(cleanup) = self.cleanup() {
+            // Owned by the pool, which waits for it when it closes; the connection goes back only after it.
+            tokio::spawn(self.pool.cleanups().track_future(cleanup));
+        }
+    }
+}
+
+/// Cancels what runs, then rolls back: when the answer is there, nothing of the guard is left in the server.
+async fn roll_back(lease: &Lease, busy: bool) -> bool {
+    let client = lease.client();
+    if busy && !lease.options().target.cancel(&client.cancel_token()).await {
+        return false;
+    }
+    client.batch_execute("ROLLBACK").await.is_ok()
+}

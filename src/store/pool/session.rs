@@ -1,0 +1,252 @@
+//! One connection of a pool, from its making to its end, and the manager that bb8 asks for it.
+//!
+//! Wounds of the parts that are bound here: bb8-postgres lets nobody own the task that drives a connection, and drops
+//! its errors and notices; a connect that is never answered, and a ping that is not, would be waited for without end;
+//! a connection may be alive and yet of no use, because its server became a standby.
+//! Must not know: who borrows, and what for.
+
+use super::breaker::{Breaker, Connecting};
+use super::events::{End, Events, Seen};
+use super::options::PoolOptions;
+use super::statistics::Counters;
+use crate::store::Error;
+use crate::store::connect::{Link, Opened};
+use bb8::ManageConnection;
+use bb8_postgres::PostgresConnectionManager;
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+use tokio::task::AbortHandle;
+use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
+use tokio_util::task::TaskTracker;
+
+/// Numbers of connections, in this process.
+static NUMBER: AtomicU64 = AtomicU64::new(1);
+
+/// One connection.
+pub(in crate::store) struct Session {
+    pub(super) client: Client,
+    driver: AbortHandle,
+    number: u64,
+    place: String,
+    born: Instant,
+    /// No older than this.
+    recycle: Duration,
+    pub(super) last_used: Instant,
+    /// Until it is lent first.
+    connecting: Option<Connecting>,
+    /// Not to be lent again, and why.
+    pub(super) ends: Option<End>,
+    watchers: Watchers,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session").field("number", &self.number).field("place", &self.place).finish_non_exhaustive()
+    }
+}
+
+/// Who is told what becomes of connections.
+#[derive(Clone)]
+pub(super) struct Watchers {
+    pub counters: Arc<Counters>,
+    pub events: Option<Arc<dyn Events>>,
+}
+
+impl Watchers {
+    pub(super) fn tell(&self, event: impl FnOnce(&dyn Events)) {
+        if let Some(events) = &self.events {
+            event(&**events);
+        }
+    }
+}
+
+impl Session {
+    pub(super) fn seen(&self) -> Seen<'_> {
+        Seen { number: self.number, place: &self.place }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        let why = self.ends.unwrap_or_else(|| match self.client.is_closed() {
+            true => End::Broken,
+            // No reason given: bb8 closed it while it rested, for its age or with its pool.
+            false if self.born.elapsed() >= self.recycle => End::Recycled,
+            false => End::Reset,
+        });
+        if why == End::Broken || why == End::Invalid {
+            // Its server may still be at work for it: the end of the socket is what tells it to stop.
+            self.driver.abort();
+        }
+        self.watchers.counters.ended(why);
+        self.watchers.tell(|events| events.closed(self.seen(), why));
+    }
+}
+
+/// Makes and checks connections for bb8.
+pub(super) struct Manager {
+    options: PoolOptions,
+    breaker: Arc<Breaker>,
+    watchers: Watchers,
+    /// Owns the tasks that drive connections.
+    drivers: TaskTracker,
+    /// Connections made before are not trusted without a new one: a ping was not answered.
+    suspect: AtomicU64,
+    /// bb8-postgres, which asks and judges a connection.
+    judge: PostgresConnectionManager<NoTls>,
+}
+
+/// A connection is not lent; who needs to know why was told.
+#[derive(Debug)]
+pub(super) struct Unfit;
+
+impl Manager {
+    pub(super) fn new(
+        mut options: PoolOptions,
+        breaker: Arc<Breaker>,
+        watchers: Watchers,
+        drivers: TaskTracker,
+    ) -> Manager {
+        if options.needs_write {
+            options.target = options.target.for_writing();
+        }
+        let judge = PostgresConnectionManager::new(tokio_postgres::Config::new(), NoTls);
+        Manager { options, breaker, watchers, drivers, suspect: AtomicU64::new(0), judge }
+    }
+
+    async fn open(&self) -> Result<Session, Error> {
+        let started = Instant::now();
+        let Opened { client, link, place } = self.options.target.open().await?;
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let driver = self.drivers.spawn(drive(link, number, place.clone())).abort_handle();
+        let spread = self.options.pool_recycle.mul_f64(fastrand::f64() / 10.0);
+        let session = Session {
+            client,
+            driver,
+            number,
+            place,
+            born: Instant::now(),
+            recycle: self.options.pool_recycle.saturating_sub(spread),
+            last_used: Instant::now(),
+            connecting: None,
+            ends: None,
+            watchers: self.watchers.clone(),
+        };
+        let took = started.elapsed();
+        self.watchers.counters.connected.add();
+        self.watchers.counters.connect.add(took);
+        self.watchers.tell(|events| events.connected(session.seen(), took));
+        Ok(session)
+    }
+
+    /// Asks the server, within `ping_timeout`.
+    async fn ping(&self, client: &mut Client) -> Result<(), Error> {
+        let asking = async {
+            if !self.options.needs_write {
+                return self.judge.is_valid(client).await.map(|()| true);
+            }
+            let answer = client.simple_query("SHOW transaction_read_only").await?;
+            Ok(!answer.iter().any(is_on))
+        };
+        match tokio::time::timeout(self.options.ping_timeout, asking).await {
+            Ok(Ok(true)) => Ok(()),
+            Ok(Ok(false)) => Err(Error::unavailable("ping", "the server is a read-only standby")),
+            Ok(Err(error)) => Err(Error::driver("ping", error)),
+            Err(_) => {
+                // What swallowed this answer will swallow the others': one wait is enough.
+                self.suspect.store(NUMBER.load(Ordering::Relaxed), Ordering::Relaxed);
+                Err(Error::timeout("ping", self.options.ping_timeout))
+            }
+        }
+    }
+
+    /// Why a connection that rested must not be lent, as far as can be told without asking the server.
+    fn past(&self, session: &Session) -> Option<End> {
+        if session.client.is_closed() {
+            return Some(End::Broken);
+        }
+        let suspect = session.number < self.suspect.load(Ordering::Relaxed);
+        let old = session.born.elapsed() >= session.recycle;
+        suspect.then_some(End::Invalid).or(old.then_some(End::Recycled))
+    }
+}
+
+impl ManageConnection for Manager {
+    type Connection = Session;
+    type Error = Unfit;
+
+    async fn connect(&self) -> Result<Session, Unfit> {
+        let connecting = self.breaker.connecting();
+        match self.open().await {
+            Ok(mut session) => {
+                self.breaker.connected();
+                session.connecting = Some(connecting);
+                Ok(session)
+            }
+            Err(error) => {
+                self.watchers.counters.connect_failed.add();
+                self.watchers.tell(|events| events.failed(&error));
+                let known = self.breaker.cause().is_some_and(|cause| cause.to_string() == error.to_string());
+                if !known {
+                    // Each new cause once: it is tried again several times a second.
+                    tracing::warn!(target: "trackd::store", error = %error, hint = error.hint(), "connection failed");
+                }
+                self.breaker.failed(connecting, error, Instant::now(), fastrand::f64());
+                Err(Unfit)
+            }
+        }
+    }
+
+    async fn is_valid(&self, session: &mut Session) -> Result<(), Unfit> {
+        session.connecting = None;
+        if let Some(why) = self.past(session) {
+            session.ends = Some(why);
+            return Err(Unfit);
+        }
+        if !self.options.pool_pre_ping || session.last_used.elapsed() < self.options.ping_after {
+            return Ok(());
+        }
+        // Cancelled in the middle, the answer is still to come: such a connection is not lent again.
+        session.ends = Some(End::Invalid);
+        match self.ping(&mut session.client).await {
+            Ok(()) => {
+                session.ends = None;
+                Ok(())
+            }
+            Err(error) => {
+                tracing::info!(target: "trackd::store", connection = session.number, place = session.place, error = %error, "connection not lent");
+                Err(Unfit)
+            }
+        }
+    }
+
+    fn has_broken(&self, session: &mut Session) -> bool {
+        session.ends.is_some() || self.judge.has_broken(&mut session.client)
+    }
+}
+
+fn is_on(message: &SimpleQueryMessage) -> bool {
+    matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("on"))
+}
+
+/// Reads and writes a connection's socket until either side ends it; tells what the server says unasked.
+async fn drive(mut link: Link, number: u64, place: String) {
+    while let Some(message) = poll_fn(|cx| link.poll_message(cx)).await {
+        match message {
+            Ok(AsyncMessage::Notice(notice)) if notice.severity() == "WARNING" => {
+                tracing::warn!(target: "trackd::store", connection = number, place, "{}", notice.message());
+            }
+            Ok(AsyncMessage::Notice(notice)) => {
+                tracing::debug!(target: "trackd::store", connection = number, place, "{}", notice.message());
+            }
+            Ok(_) => {}
+            Err(error) => {
+                let error = Error::driver("connection lost", error);
+                tracing::info!(target: "trackd::store", connection = number, place, "{error}");
+                return;
+            }
+        }
+    }
+}

@@ -1,0 +1,366 @@
+//! Behaviour of the pool: who is served when, and what becomes of it when server or network fail.
+
+use crate::support::postgres::{Database, Server, eventually};
+use crate::support::proxy::{Fault, Proxy};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+use tokio::time::{Instant, timeout};
+use tokio_postgres::types::Type;
+use trackd::class::Class;
+use trackd::store::pool::Statistics;
+use trackd::store::{Error, Pool, PoolOptions, Statement};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+fn options(url: &str) -> PoolOptions {
+    PoolOptions {
+        pool_size: 2,
+        max_overflow: 2,
+        pool_timeout: Duration::from_secs(10),
+        ..PoolOptions::new(url).unwrap()
+    }
+}
+
+fn pool(database: &Database) -> Pool {
+    Pool::new(options(&database.url()))
+}
+
+/// One whole transaction.
+async fn insert(pool: &Pool, n: i64) -> Result<(), Error> {
+    let mut guard = pool.begin().await?;
+    guard.defer(Statement::new("INSERT INTO t VALUES ($1)").bind(n, Type::INT8));
+    guard.commit().await.map(drop)
+}
+
+async fn select(pool: &Pool) -> Result<i32, Error> {
+    let mut guard = pool.begin().await?;
+    let rows = guard.query(Statement::new("SELECT 1")).await?;
+    guard.commit().await.map(|_| rows[0].get(0))
+}
+
+/// What the table of `insert` holds, in order, and that nobody is in a transaction any more.
+async fn rows(database: &Database) -> Vec<i64> {
+    let client = database.client().await;
+    let open = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL \
+                AND pid <> pg_backend_pid()";
+    eventually("no open transaction", PATIENCE, async || client.query(open, &[]).await.unwrap().is_empty()).await;
+    client.query("SELECT n FROM t ORDER BY n", &[]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+fn adds_up(statistics: &Statistics, open: u32) {
+    let s = statistics;
+    assert_eq!(s.asked, s.lent + s.timed_out + s.refused + s.failed + s.given_up, "{s:?}");
+    assert_eq!(s.lent, s.returned, "{s:?}");
+    assert_eq!(s.connected, u64::from(open) + s.recycled + s.broken + s.invalid + s.overflow + s.reset, "{s:?}");
+    assert_eq!((s.wait.count, s.hold.count, s.connect.count), (s.lent, s.returned, s.connected), "{s:?}");
+}
+
+/// Waits until what was given back is back.
+async fn rests(pool: &Pool) {
+    eventually("a pool at rest", PATIENCE, async || {
+        let (numbers, statistics) = (pool.numbers(), pool.statistics());
+        numbers.size == numbers.idle && statistics.lent == statistics.returned
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn fifty_tasks_on_two_connections_take_turns() {
+    let database = Server::shared().database().await;
+    let pool = Pool::new(PoolOptions { max_overflow: 0, ..options(&database.url()) });
+    let turns: Arc<Vec<AtomicU64>> = Arc::new((0..50).map(|_| AtomicU64::new(0)).collect());
+    let all = Arc::new(AtomicU64::new(0));
+    let tasks: Vec<_> = (0..50)
+        .map(|task| {
+            let (pool, turns, all) = (pool.clone(), turns.clone(), all.clone());
+            tokio::spawn(async move {
+                while all.fetch_add(1, Ordering::Relaxed) < 5_000 {
+                    select(&pool).await.unwrap();
+                    turns[task].fetch_add(1, Ordering::Relaxed);
+                }
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let turns: Vec<u64> = turns.iter().map(|turns| turns.load(Ordering::Relaxed)).collect();
+    let (least, most) = (turns.iter().min().unwrap(), turns.iter().max().unwrap());
+    assert!(most - least <= most / 10, "{turns:?}");
+    rests(&pool).await;
+    adds_up(&pool.statistics(), pool.numbers().size);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn ten_thousand_borrowers_on_fifteen_connections_are_all_served() {
+    let database = Server::shared().database().await;
+    let pool = Pool::new(PoolOptions {
+        pool_size: 5,
+        max_overflow: 10,
+        pool_timeout: PATIENCE * 2,
+        ..options(&database.url())
+    });
+    let tasks: Vec<_> = (0..10_000)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move { select(&pool).await })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap().unwrap(), 1);
+    }
+    rests(&pool).await;
+    let (numbers, statistics) = (pool.numbers(), pool.statistics());
+    assert!(numbers.size <= 5, "overflow ends with the load: {numbers:?}");
+    assert_eq!((statistics.lent, statistics.timed_out, statistics.committed), (10_000, 0, 10_000));
+    adds_up(&statistics, numbers.size);
+    assert!(pool.close(PATIENCE).await);
+    adds_up(&pool.statistics(), 0);
+    assert!(select(&pool).await.unwrap_err().to_string().contains("the pool is closed"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_killed_under_load_loses_and_doubles_nothing_and_is_found_again() {
+    let server = Server::own();
+    let database = server.database().await;
+    let pool = pool(&database);
+    database.client().await.batch_execute("CREATE TABLE t (n bigint)").await.unwrap();
+    let (next, stop) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
+    let tasks: Vec<_> = (0..20)
+        .map(|_| {
+            let (pool, next, stop) = (pool.clone(), next.clone(), stop.clone());
+            tokio::spawn(async move {
+                let (mut landed, mut unknown) = (Vec::new(), Vec::new());
+                while stop.load(Ordering::Relaxed) == 0 {
+                    let n = next.fetch_add(1, Ordering::Relaxed) as i64;
+                    match timeout(PATIENCE, insert(&pool, n)).await.expect("nobody hangs") {
+                        Ok(()) => landed.push(n),
+                        Err(error) if error.is_unknown_commit() => unknown.push(n),
+                        Err(error) => {
+                            assert_eq!(error.class(), Class::Retry, "{error}");
+                            tokio::task::yield_now().await;
+                        }
+                    }
+                }
+                (landed, unknown)
+            })
+        })
+        .collect();
+    for _ in 0..3 {
+        let before = pool.statistics().committed;
+        eventually("some rows", PATIENCE, async || pool.statistics().committed > before + 100).await;
+        server.kill();
+        eventually("a refusal", PATIENCE, async || pool.last_error().is_some()).await;
+        server.start();
+        let (up, before) = (Instant::now(), pool.statistics().committed);
+        eventually("a row", PATIENCE, async || pool.statistics().committed > before).await;
+        println!("served again after {:?}", up.elapsed());
+    }
+    stop.store(1, Ordering::Relaxed);
+    let (mut landed, mut unknown) = (Vec::new(), Vec::new());
+    for task in tasks {
+        let (more, lost) = task.await.unwrap();
+        landed.extend(more);
+        unknown.extend(lost);
+    }
+    landed.sort_unstable();
+    let mut rows = rows(&database).await;
+    rows.retain(|n| !unknown.contains(n));
+    assert_eq!(rows, landed, "what was said to have landed is there, once, and nothing else");
+    rests(&pool).await;
+    adds_up(&pool.statistics(), pool.numbers().size);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_dead_database_is_tried_by_one_and_told_to_all() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    proxy.set(Fault::Reset);
+    let pool = Pool::new(options(&proxy.url(&database)));
+    let begun = Instant::now();
+    let tasks: Vec<_> = (0..1_000)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move { select(&pool).await.unwrap_err() })
+        })
+        .collect();
+    for task in tasks {
+        let error = task.await.unwrap();
+        assert_eq!(error.class(), Class::Retry);
+        assert!(error.to_string().contains("connect to 127.0.0.1"), "{error}");
+    }
+    let tries = proxy.accepted() as u128;
+    let most = 4 + begun.elapsed().as_millis() / 25;
+    assert!(tries <= most, "{tries} connects, at most {most} in that time");
+    // Who can wait is served as soon as it is back.
+    let waiting = pool.clone();
+    let waiting = tokio::spawn(async move { waiting.begin_within(PATIENCE).await.map(drop) });
+    eventually("one that waits", PATIENCE, async || pool.statistics().refused > 0 && !waiting.is_finished()).await;
+    proxy.set(Fault::None);
+    waiting.await.unwrap().unwrap();
+    assert_eq!(select(&pool).await.unwrap(), 1);
+    assert!(pool.last_error().is_none());
+    rests(&pool).await;
+    adds_up(&pool.statistics(), pool.numbers().size);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_went_silent_cost_one_ping_and_not_one_each() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    let options = PoolOptions { ping_after: Duration::ZERO, ..options(&proxy.url(&database)) };
+    let pool = Pool::new(options);
+    let guards = [pool.begin().await.unwrap(), pool.begin().await.unwrap()];
+    drop(guards);
+    rests(&pool).await;
+    assert_eq!(pool.numbers().idle, 2);
+    proxy.set(Fault::Freeze);
+    let asking = pool.clone();
+    let asking = tokio::spawn(async move { select(&asking).await });
+    // The ping is not answered; then comes a connect, which is not answered either.
+    eventually("a new connection", PATIENCE, async || proxy.accepted() == 3).await;
+    proxy.set(Fault::None);
+    assert_eq!(asking.await.unwrap().unwrap(), 1);
+    rests(&pool).await;
+    let statistics = pool.statistics();
+    assert_eq!((statistics.invalid, statistics.lent), (2, 3), "{statistics:?}");
+    adds_up(&statistics, pool.numbers().size);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connects_that_are_never_answered_hold_nobody_past_the_timeout() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    proxy.set(Fault::Freeze);
+    let limited = PoolOptions { pool_timeout: Duration::from_millis(200), ..options(&proxy.url(&database)) };
+    let pool = Pool::new(limited);
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move { timeout(PATIENCE, select(&pool)).await.expect("nobody hangs").unwrap_err() })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap().class(), Class::Retry);
+    }
+    assert!(proxy.accepted() <= 4, "{} connects", proxy.accepted());
+    proxy.set(Fault::None);
+    assert_eq!(select(&pool).await.unwrap(), 1);
+    rests(&pool).await;
+    adds_up(&pool.statistics(), pool.numbers().size);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_cut_after_any_byte_lands_whole_or_not_at_all_and_says_which() {
+    let database = Server::shared().database().await;
+    database.client().await.batch_execute("CREATE TABLE t (n bigint)").await.unwrap();
+    let proxy = Proxy::start(database.socket()).await;
+    let pool = Pool::new(options(&proxy.url(&database)));
+    let (mut landed, mut unknown, mut n) = (Vec::new(), Vec::new(), 0);
+    // A slow network splits what was sent together.
+    proxy.set(Fault::Delay(Duration::from_millis(1)));
+    insert(&pool, 0).await.unwrap();
+    landed.push(0);
+    for cut in [Fault::CutUp as fn(usize) -> Fault, Fault::CutDown] {
+        // Until the whole transaction fits: connecting and the transaction each are cut after every byte.
+        for bytes in 0.. {
+            assert!(bytes < 4_000, "it never fits");
+            // A connection that is there already, so that the cut is in the transaction itself.
+            proxy.set(Fault::None);
+            pool.begin_within(PATIENCE).await.unwrap().query(Statement::new("SELECT 1")).await.map(drop).unwrap();
+            rests(&pool).await;
+            proxy.set(cut(bytes));
+            n += 1;
+            let done = timeout(PATIENCE, insert(&pool, n)).await.expect("nobody hangs");
+            match &done {
+                Ok(()) => landed.push(n),
+                Err(error) if error.is_unknown_commit() => unknown.push(n),
+                Err(error) => assert_eq!(error.class(), Class::Retry, "{error}"),
+            }
+            if done.is_ok() {
+                break;
+            }
+        }
+    }
+    proxy.set(Fault::None);
+    let mut rows = rows(&database).await;
+    assert!(!unknown.is_empty() && landed.len() == 3, "{landed:?} {unknown:?}");
+    rows.retain(|n| !unknown.contains(n));
+    assert_eq!(rows, landed);
+    rests(&pool).await;
+    adds_up(&pool.statistics(), pool.numbers().size);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_role_with_too_many_connections_is_served_by_those_it_has() {
+    let database = Server::shared().database().await;
+    let client = database.client().await;
+    let role = format!("few_{}", database.name);
+    client.batch_execute(&format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 2")).await.unwrap();
+    let url = database.url().replace("postgres@", &format!("{role}@"));
+    let pool = Pool::new(PoolOptions { pool_size: 5, max_overflow: 5, ..options(&url) });
+    let tasks: Vec<_> = (0..200)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move { select(&pool).await })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap().unwrap(), 1);
+    }
+    assert_eq!(pool.numbers().size, 2);
+    rests(&pool).await;
+    adds_up(&pool.statistics(), 2);
+    // Nothing of its own: the cause is told.
+    let other = Pool::new(options(&url));
+    let error = other.begin().await.unwrap_err();
+    assert_eq!((error.sqlstate(), error.class()), (Some("53300"), Class::Retry), "{error}");
+    assert!(error.hint().unwrap().contains("max_connections"));
+    drop(pool);
+    client.batch_execute(&format!("DROP ROLE {role}")).await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_changed_pool_serves_from_the_new_target_and_disturbs_nobody() {
+    let (old, new) = (Server::shared().database().await, Server::shared().database().await);
+    let name = async |pool: &Pool| -> String {
+        let mut guard = pool.begin().await.unwrap();
+        guard.query(Statement::new("SELECT current_database()::text")).await.unwrap()[0].get(0)
+    };
+    let pool = pool(&old);
+    let mut held = pool.begin().await.unwrap();
+    held.query(Statement::new("SELECT 1")).await.unwrap();
+    let refused = pool.change(options("host=/nonexistent/trackd user=nobody")).await.unwrap_err();
+    assert!(refused.to_string().contains("No such file"), "{refused}");
+    assert_eq!(name(&pool).await, old.name, "nothing has changed");
+    pool.change(PoolOptions { pool_size: 1, max_overflow: 0, ..options(&new.url()) }).await.unwrap();
+    assert_eq!(name(&pool).await, new.name);
+    assert_eq!(pool.numbers().limit, 1);
+    let row = held.query(Statement::new("SELECT current_database()::text")).await.unwrap();
+    assert_eq!(row[0].get::<_, String>(0), old.name, "who borrowed before is not disturbed");
+    held.commit().await.map(drop).unwrap();
+    let left = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND application_name = 'trackd'";
+    let client = old.client().await;
+    eventually("no connection to the old one", PATIENCE, async || client.query(left, &[]).await.unwrap().is_empty())
+        .await;
+    pool.reset();
+    assert_eq!(name(&pool).await, new.name);
+    rests(&pool).await;
+    adds_up(&pool.statistics(), pool.numbers().size);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_of_an_age_are_not_lent() {
+    let database = Server::shared().database().await;
+    let pool = Pool::new(PoolOptions { pool_recycle: Duration::from_millis(1), ..options(&database.url()) });
+    for _ in 0..5 {
+        select(&pool).await.unwrap();
+        rests(&pool).await;
+        let born = Instant::now();
+        eventually("its age", PATIENCE, async || born.elapsed() > Duration::from_millis(1)).await;
+    }
+    let statistics = pool.statistics();
+    assert!(statistics.recycled >= 4 && statistics.connected >= 5, "{statistics:?}");
+    adds_up(&statistics, pool.numbers().size);
+}

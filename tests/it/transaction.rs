@@ -1,0 +1,278 @@
+//! Behaviour of whole transactions: what is retried, what is undone, what is read in pieces.
+
+use crate::support::polls::at_most;
+use crate::support::postgres::{Database, Server, eventually};
+use futures_util::FutureExt;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+use tokio::sync::Barrier;
+use tokio_postgres::types::Type;
+use trackd::store::{Error, Guard, Isolation, Pool, PoolOptions, Statement, TransactionOptions};
+
+const PATIENCE: Duration = Duration::from_secs(30);
+
+async fn database(sql: &str) -> (Database, Pool) {
+    let database = Server::shared().database().await;
+    database.client().await.batch_execute(sql).await.unwrap();
+    let options = PoolOptions { pool_size: 1, max_overflow: 9, ..PoolOptions::new(&database.url()).unwrap() };
+    let pool = Pool::new(options);
+    (database, pool)
+}
+
+async fn one(database: &Database, sql: &str) -> i64 {
+    database.client().await.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+async fn nobody_in_a_transaction(database: &Database) {
+    let client = database.client().await;
+    let open = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND xact_start IS NOT NULL \
+                AND pid <> pg_backend_pid()";
+    eventually("no open transaction", PATIENCE, async || client.query(open, &[]).await.unwrap().is_empty()).await;
+}
+
+fn insert(n: i64) -> Statement {
+    Statement::new("INSERT INTO t VALUES ($1)").bind(n, Type::INT8)
+}
+
+/// An error of the program's own.
+#[derive(Debug)]
+enum Mine {
+    Store,
+    Changed,
+}
+
+impl From<Error> for Mine {
+    fn from(_: Error) -> Mine {
+        Mine::Store
+    }
+}
+
+#[tokio::test]
+async fn a_transaction_lands_on_ok_and_is_undone_on_err_panic_and_deadline() {
+    let (database, pool) = database("CREATE TABLE t (n int8)").await;
+    let default = TransactionOptions::default();
+    let landed = pool.transaction(default, async |guard: &mut Guard| {
+        guard.defer(insert(1));
+        Ok::<_, Error>(7)
+    });
+    assert_eq!(landed.await.unwrap(), 7);
+    let refused = pool.transaction(default, async |guard: &mut Guard| {
+        guard.defer(insert(2));
+        guard.flush().await?;
+        Err::<(), _>(Mine::Changed)
+    });
+    assert!(matches!(refused.await, Err(Mine::Changed)));
+    let panicked = pool.transaction(default, async |guard: &mut Guard| -> Result<(), Error> {
+        guard.defer(insert(3));
+        guard.flush().await?;
+        panic!("on purpose");
+    });
+    assert!(AssertUnwindSafe(panicked).catch_unwind().await.is_err());
+    let short = TransactionOptions { deadline: Some(Duration::from_millis(100)), ..default };
+    let late = pool.transaction(short, async |guard: &mut Guard| {
+        guard.defer(insert(4));
+        guard.query(Statement::new("SELECT pg_sleep(60)")).await.map(drop)
+    });
+    assert!(late.await.unwrap_err().to_string().contains("no answer within 100ms"));
+    nobody_in_a_transaction(&database).await;
+    assert_eq!(one(&database, "SELECT sum(n)::int8 FROM t").await, 1);
+    let statistics = pool.statistics();
+    assert_eq!((statistics.committed, statistics.rolled_back), (1, 3), "{statistics:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_serialization_failure_is_tried_again_with_what_is_there_now() {
+    let (database, pool) = database("CREATE TABLE t (n int8); INSERT INTO t VALUES (0)").await;
+    let options = TransactionOptions { isolation: Isolation::Serializable, attempts: 20, ..Default::default() };
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move {
+                pool.transaction(options, async |guard: &mut Guard| {
+                    let rows = guard.query(Statement::new("SELECT n FROM t")).await?;
+                    let next: i64 = rows[0].get::<_, i64>(0) + 1;
+                    guard.defer(Statement::new("UPDATE t SET n = $1").bind(next, Type::INT8));
+                    Ok::<_, Error>(())
+                })
+                .await
+            })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(one(&database, "SELECT n FROM t").await, 8);
+    assert!(pool.statistics().retried > 0, "they met");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deadlock_is_tried_again_and_attempts_are_limited() {
+    let (database, pool) = database("CREATE TABLE t (n int8, v int8); INSERT INTO t VALUES (1, 0), (2, 0)").await;
+    let met = Arc::new(Barrier::new(2));
+    let both = [[1_i64, 2], [2, 1]].map(|order| {
+        let (pool, met) = (pool.clone(), met.clone());
+        let runs = AtomicU32::new(0);
+        tokio::spawn(async move {
+            pool.transaction(TransactionOptions::default(), async move |guard: &mut Guard| {
+                let first = runs.fetch_add(1, Ordering::Relaxed) == 0;
+                let touch = |n: i64| Statement::new("UPDATE t SET v = v + 1 WHERE n = $1").bind(n, Type::INT8);
+                guard.defer(touch(order[0]));
+                guard.flush().await?;
+                if first {
+                    met.wait().await;
+                }
+                guard.defer(touch(order[1]));
+                guard.flush().await.map(drop)
+            })
+            .await
+        })
+    });
+    for task in both {
+        task.await.unwrap().unwrap();
+    }
+    assert_eq!(one(&database, "SELECT sum(v)::int8 FROM t").await, 4);
+    assert!(pool.statistics().retried >= 1);
+    let always = "DO $$ BEGIN RAISE EXCEPTION 'again' USING ERRCODE = '40001'; END $$";
+    let runs = AtomicU32::new(0);
+    let limited = pool.transaction(TransactionOptions::default(), async |guard: &mut Guard| {
+        runs.fetch_add(1, Ordering::Relaxed);
+        guard.batch("conflict", always).await
+    });
+    assert!(limited.await.unwrap_err().is_conflict());
+    assert_eq!(runs.load(Ordering::Relaxed), 3);
+}
+
+#[tokio::test]
+async fn a_part_that_fails_is_undone_by_itself() {
+    let (database, pool) = database("CREATE TABLE t (n int8 PRIMARY KEY)").await;
+    let done = pool.transaction(TransactionOptions::default(), async |guard: &mut Guard| {
+        guard.defer(insert(1));
+        let doubled = guard
+            .savepoint(async |guard: &mut Guard| {
+                guard.defer(insert(2));
+                // Not flushed: the savepoint's own end finds it.
+                guard.defer(insert(1));
+                Ok::<_, Error>(())
+            })
+            .await;
+        assert!(doubled.unwrap_err().is_unique_violation());
+        guard
+            .savepoint(async |guard: &mut Guard| {
+                guard.defer(insert(3));
+                let inner = guard.savepoint(async |guard: &mut Guard| {
+                    guard.defer(insert(4));
+                    guard.flush().await?;
+                    Err::<(), _>(Mine::Changed)
+                });
+                assert!(matches!(inner.await, Err(Mine::Changed)));
+                Ok::<_, Error>(())
+            })
+            .await
+    });
+    done.await.unwrap();
+    assert_eq!(one(&database, "SELECT sum(n)::int8 FROM t").await, 4, "1 and 3");
+}
+
+#[tokio::test]
+async fn options_hold_for_their_transaction_and_not_for_the_next() {
+    let (_database, pool) = database("CREATE TABLE t (n int8)").await;
+    let sql = "SELECT concat_ws(',', current_setting('transaction_isolation'), current_setting('transaction_read_only'), \
+               current_setting('statement_timeout'))";
+    let options = TransactionOptions {
+        isolation: Isolation::RepeatableRead,
+        read_only: true,
+        statement_timeout: Some(Duration::from_secs(7)),
+        ..Default::default()
+    };
+    for (options, expected) in
+        [(options, "repeatable read,on,7s"), (TransactionOptions::default(), "read committed,off,1min")]
+    {
+        let mut guard = pool.begin_with(&options).await.unwrap();
+        assert_eq!(guard.query(Statement::new(sql)).await.unwrap()[0].get::<_, &str>(0), expected);
+        guard.rollback().await;
+    }
+    assert_eq!(pool.numbers().size, 1, "one connection served both");
+}
+
+#[tokio::test]
+async fn a_large_answer_is_read_in_pieces() {
+    let (_database, pool) = database("CREATE TABLE t (n int8); INSERT INTO t SELECT generate_series(1, 2500)").await;
+    let mut guard = pool.begin().await.unwrap();
+    let query = Statement::new("SELECT n FROM t WHERE n > $1 ORDER BY n").bind(500_i64, Type::INT8);
+    let mut cursor = guard.cursor(query, 1000).await.unwrap();
+    let mut pieces = Vec::new();
+    let mut sum = 0;
+    loop {
+        let rows = cursor.next().await.unwrap();
+        if rows.is_empty() {
+            break;
+        }
+        pieces.push(rows.len());
+        sum += rows.iter().map(|row| row.get::<_, i64>(0)).sum::<i64>();
+    }
+    assert_eq!((pieces, sum), (vec![1000, 1000], (501..=2500).sum()));
+    cursor.close();
+    let mut copy = guard.copy_out("COPY t TO STDOUT").await.unwrap();
+    let mut bytes = 0;
+    while let Some(piece) = copy.next().await.unwrap() {
+        bytes += piece.len();
+    }
+    drop(copy);
+    assert_eq!(bytes, (1..=2500_i64).map(|n| n.to_string().len() + 1).sum::<usize>());
+    guard.commit().await.map(drop).unwrap();
+    // Left in the middle, the answer is cut off, and the next one borrows a clean connection.
+    let mut guard = pool.begin().await.unwrap();
+    let mut copy =
+        guard.copy_out("COPY (SELECT repeat('x', 1000) FROM generate_series(1, 1000000)) TO STDOUT").await.unwrap();
+    copy.next().await.unwrap();
+    drop(copy);
+    assert!(guard.query(Statement::new("SELECT 1")).await.is_err(), "nothing more by this guard");
+    drop(guard);
+    assert_eq!(pool.begin().await.unwrap().query(Statement::new("SELECT 1")).await.unwrap().len(), 1);
+}
+
+/// Everything a guard can do, in one transaction.
+async fn everything(pool: &Pool) -> Result<(), Error> {
+    pool.transaction(TransactionOptions::default(), async |guard: &mut Guard| {
+        guard.defer(insert(1));
+        guard.query(Statement::new("SELECT n FROM t")).await?;
+        let mut copy = guard.copy_in("COPY t FROM STDIN (FORMAT binary)").await?;
+        copy.send(bytes::Bytes::from_static(&[0, 1, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 2])).await?;
+        copy.finish().await?;
+        guard.savepoint(async |guard: &mut Guard| guard.batch("nothing", "SELECT 1").await).await?;
+        let mut out = guard.copy_out("COPY (SELECT 1) TO STDOUT").await?;
+        while out.next().await?.is_some() {}
+        drop(out);
+        let mut cursor = guard.cursor(Statement::new("SELECT n FROM t"), 1).await?;
+        cursor.next().await.map(drop)
+    })
+    .await
+}
+
+#[tokio::test]
+async fn dropped_or_panicked_after_any_poll_a_transaction_leaves_a_clean_connection() {
+    let (database, pool) = database("CREATE TABLE t (n int8)").await;
+    let mut whole = 0;
+    for polls in 0..120 {
+        let done = at_most(everything(&pool), polls).await;
+        whole += i64::from(done.is_some_and(|done| done.is_ok()));
+        nobody_in_a_transaction(&database).await;
+        let panics = AssertUnwindSafe(async {
+            let _ = at_most(everything(&pool), polls).await;
+            panic!("on purpose");
+        });
+        assert!(panics.catch_unwind().await.is_err());
+        let mut guard = pool.begin().await.unwrap();
+        let clean =
+            "SELECT pg_current_xact_id_if_assigned() IS NULL AND current_setting('search_path') = '\"$user\", public'";
+        assert!(guard.query(Statement::new(clean)).await.unwrap()[0].get::<_, bool>(0));
+    }
+    nobody_in_a_transaction(&database).await;
+    let (rows, halves) = (
+        one(&database, "SELECT count(*) FROM t").await,
+        one(&database, "SELECT count(*) FILTER (WHERE n = 1) - count(*) FILTER (WHERE n = 2) FROM t").await,
+    );
+    assert!(whole > 0 && rows >= whole * 2 && halves == 0, "{whole} whole, {rows} rows, {halves} halves");
+}
