@@ -1,6 +1,11 @@
-//! What the daemon shows of itself: plain values, made by `daemon`, rendered by `admin` and `cli`.
+//! What the daemon shows of itself and of its database: plain values, made by `daemon` and `store`, rendered by `admin`
+//! and `cli`.
 //!
 //! Must not know: how they are made or shown. Holds no secret.
+
+pub mod health;
+
+pub use health::{Health, Server};
 
 use crate::class::Class;
 use jiff::Timestamp;
@@ -34,6 +39,8 @@ pub struct Status {
     pub database_error: Option<String>,
     /// The pool's numbers.
     pub pool: Pool,
+    /// What the database said of itself when it was last asked; `None` before, and while it is away.
+    pub server: Option<Server>,
     /// Totals since the start.
     pub totals: Totals,
     /// In the order of the file.

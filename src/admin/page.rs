@@ -39,6 +39,10 @@ struct View<'a> {
     phase: &'static str,
     uptime: String,
     reloaded: Option<When>,
+    /// Of the database.
+    size: Option<String>,
+    /// What is not in order, and keeps no run from landing.
+    troubles: Vec<String>,
     trackers: Vec<Row<'a>>,
     more: usize,
     failing: usize,
@@ -110,6 +114,11 @@ impl<'a> View<'a> {
             },
             uptime: length(seconds(status.started_at, now)),
             reloaded: status.last_reload.as_ref().map(|reload| When::new(reload.at, now)),
+            size: status
+                .server
+                .as_ref()
+                .map(|server| bytesize::ByteSize::b(server.database_size_bytes).display().iec().to_string()),
+            troubles: super::routes::troubles(status),
             more: status.trackers.len() - trackers.len(),
             failing,
             tables: tables.map(|(tracker, sample)| Newest::new(tracker, sample, now)).collect(),

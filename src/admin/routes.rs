@@ -32,7 +32,7 @@ impl Shown {
 pub(super) fn router(status: watch::Receiver<Arc<Status>>, local: bool) -> Router {
     Router::new()
         .route("/", get(index))
-        .route("/healthz", get(async || "ok\n"))
+        .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .route("/api/status", get(api_status))
         .route("/page.css", get(async || asset("text/css; charset=utf-8", include_str!("page.css"))))
@@ -53,15 +53,43 @@ async fn index(State(shown): State<Shown>) -> Response {
     }
 }
 
+/// Whether the process is well: a database that is away does not make it worth a restart.
+async fn healthy(State(shown): State<Shown>) -> String {
+    let status = shown.now();
+    let troubles = match status.phase {
+        Phase::Degraded => vec![away(&status)],
+        _ => troubles(&status),
+    };
+    if troubles.is_empty() { "ok\n".into() } else { format!("ok, degraded: {}\n", troubles.join("; ")) }
+}
+
+/// Whether runs land.
 async fn ready(State(shown): State<Shown>) -> Response {
     let status = shown.now();
     let reason = match status.phase {
-        Phase::Running => return "ready\n".into_response(),
+        Phase::Running => {
+            let troubles = troubles(&status);
+            let text = if troubles.is_empty() {
+                "ready\n".into()
+            } else {
+                format!("ready, degraded: {}\n", troubles.join("; "))
+            };
+            return text.into_response();
+        }
         Phase::Starting => "starting".to_owned(),
         Phase::Draining => "draining: stops when its runs are done".to_owned(),
-        Phase::Degraded => format!("database away: {}", status.database_error.as_deref().unwrap_or("no error known")),
+        Phase::Degraded => away(&status),
     };
     (StatusCode::SERVICE_UNAVAILABLE, reason + "\n").into_response()
+}
+
+fn away(status: &Status) -> String {
+    format!("database away: {}", status.database_error.as_deref().unwrap_or("no error known"))
+}
+
+/// What is not as it should be, and keeps no run from landing.
+pub(super) fn troubles(status: &Status) -> Vec<String> {
+    status.server.iter().flat_map(|server| server.troubles()).map(|trouble| trouble.what).collect()
 }
 
 async fn api_status(State(shown): State<Shown>) -> Response {

@@ -4,7 +4,7 @@ use super::database::Database;
 use super::failure::Failure;
 use super::print;
 use crate::class::Class;
-use crate::config::{Config, DatabaseUrl};
+use crate::config::Config;
 use crate::run::{Plan, Shared};
 use crate::store::{notify, tables};
 
@@ -24,8 +24,7 @@ pub(super) async fn check(config: &Config) -> Result<(), Failure> {
         return Err(Failure::config(broken.join("\n")));
     }
     print::line(format!("{}: {} trackers, {} tables", config.path.display(), config.trackers.len(), all.len()))?;
-    let made = config.daemon.state_dir.join("postgres/data/PG_VERSION").exists();
-    if config.database.url == DatabaseUrl::Embedded && !made {
+    if !database.is_made() {
         return print::line("database: embedded, made at the first start, with all tables");
     }
     database.start().await?;

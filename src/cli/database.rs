@@ -2,13 +2,17 @@
 
 use super::failure::{Failure, embedded_unusable, migration_unusable, unusable};
 use crate::class::Class;
+use crate::clock;
 use crate::config::{self, Config, DatabaseUrl};
-use crate::daemon::ledger::{Ledger, Memory, Unusable};
+use crate::daemon::ledger::{Chores, Ledger, Memory, Tidied, Unusable};
 use crate::run::related;
 use crate::shape::Table;
 use crate::status::{self, Run};
 use crate::store::embedded::{Cluster, EmbeddedError};
-use crate::store::{Error, Pool, PoolOptions, Surroundings, Target, ledger, migrate, tables};
+use crate::store::tables::Change;
+use crate::store::{
+    self, Error, Pool, PoolOptions, Surroundings, Target, analyze, health, ledger, migrate, prune, tables,
+};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use std::collections::HashMap;
@@ -25,6 +29,8 @@ const CLOSE: Duration = Duration::from_secs(10);
 const SETTLE: Duration = Duration::from_secs(15);
 /// Trackers whose tables are made in one transaction: each table is a few locks, and the server has some thousands.
 const TOGETHER: usize = 100;
+/// Batches of old runs that one hour's housekeeping removes: the rest is the next hour's.
+const MOST_PRUNED: u32 = 100;
 
 /// Instants of one tracker that were not run and are recalled: as many as one start can list and run.
 const MOST_RECALLED: i64 = 20_000;
@@ -78,9 +84,19 @@ impl Database {
         &self.pool
     }
 
+    /// A pool of its own that a standby will do for.
+    pub(super) fn reader(&self) -> Pool {
+        Pool::new(PoolOptions { needs_write: false, ..PoolOptions::to(self.target()) })
+    }
+
     /// Where it is.
     pub(super) fn target(&self) -> Target {
         self.pool.target().unwrap_or_else(|| self.target.clone())
+    }
+
+    /// Whether there is one: a server of ours is made at its first start.
+    pub(super) fn is_made(&self) -> bool {
+        self.embedded.as_ref().is_none_or(|embedded| embedded.state_dir.join("postgres/data/PG_VERSION").exists())
     }
 
     /// Starts the server if it is ours, and brings the schema `trackd` up to date. Returns what was applied.
@@ -101,16 +117,25 @@ impl Database {
         }
     }
 
-    /// Makes and extends tables in one transaction.
-    async fn ensure(&self, tables: &[Arc<Table>]) -> Result<(), Unusable> {
-        let mut guard = self.pool.begin().await.map_err(|error| unusable(&error))?;
-        match tables::ensure(&mut guard, tables).await {
-            Ok(_) => drop(guard.commit().await.map_err(|error| unusable(&error))?),
-            Err(error) if error.class() == Class::Retry => return Err(unusable(&error)),
-            // A table that cannot be made is its tracker's trouble: each run of it fails and says why.
-            Err(error) => tracing::error!(error = %error, hint = error.hint(), "tables are not as configured"),
+    /// Makes and extends all tables, some in one transaction. Returns what was done, or for some why it was refused: a
+    /// table that cannot be made is its tracker's trouble, and each run of it fails and says why.
+    ///
+    /// # Errors
+    /// The database is away, or a person must act.
+    pub(super) async fn make_tables(&self) -> Result<Vec<Result<Change, store::Error>>, Unusable> {
+        let mut done = Vec::new();
+        for some in self.tables.chunks(TOGETHER) {
+            let mut guard = self.pool.begin().await.map_err(|error| unusable(&error))?;
+            match tables::ensure(&mut guard, &some.concat()).await {
+                Ok(changes) => {
+                    let _receipt = guard.commit().await.map_err(|error| unusable(&error))?;
+                    done.extend(changes.into_iter().map(Ok));
+                }
+                Err(error) if error.class() == Class::Retry => return Err(unusable(&error)),
+                Err(error) => done.push(Err(error)),
+            }
         }
-        Ok(())
+        Ok(done)
     }
 
     /// Keeps a server of ours alive; ends when it cannot.
@@ -220,8 +245,8 @@ impl Ledger for Database {
             for applied in self.migrate().await? {
                 tracing::info!(migration = applied, "schema trackd migrated");
             }
-            for some in self.tables.chunks(TOGETHER) {
-                self.ensure(&some.concat()).await?;
+            for error in self.make_tables().await?.into_iter().filter_map(Result::err) {
+                tracing::error!(error = %error, hint = error.hint(), "tables are not as configured");
             }
             Ok(())
         }
@@ -256,15 +281,29 @@ impl Ledger for Database {
     }
 
     fn gauges(&self) -> (status::Pool, Option<String>) {
-        let numbers = self.pool.numbers();
-        let pool = status::Pool {
-            size: numbers.size,
-            idle: numbers.idle,
-            borrowed: numbers.size.saturating_sub(numbers.idle),
-            waiting: numbers.waiting,
-            limit: numbers.limit,
-        };
-        (pool, self.pool.last_error().map(|error| error.to_string()))
+        (health::connections(&self.pool), self.pool.last_error().map(|error| error.to_string()))
+    }
+
+    fn look(&self) -> BoxFuture<'_, Option<status::Server>> {
+        async move { health::health(&self.pool).await.server }.boxed()
+    }
+
+    fn tidy<'a>(&'a self, chores: &'a Chores) -> BoxFuture<'a, Result<Tidied, Unusable>> {
+        async move {
+            let mut tidied = Tidied::default();
+            if let Some(keep) = chores.keep_runs {
+                let pruned = prune::prune(&self.pool, keep, clock::now(), MOST_PRUNED).await;
+                let pruned = pruned.map_err(|error| unusable(&error))?;
+                (tidied.runs, tidied.rejects) = (pruned.runs, pruned.rejects);
+            }
+            let analyzed = analyze::analyze(&self.pool, &chores.tables).await.map_err(|error| unusable(&error))?;
+            for (table, error) in &analyzed.failed {
+                tracing::warn!(table, error = %error, hint = error.hint(), "table not analyzed");
+            }
+            tidied.analyzed = analyzed.tables;
+            Ok(tidied)
+        }
+        .boxed()
     }
 
     fn close(&self) -> BoxFuture<'_, ()> {

@@ -48,6 +48,14 @@ impl Failure {
         self
     }
 
+    pub(super) fn message(&self) -> &str {
+        &self.message
+    }
+
+    pub(super) fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+
     /// Tells it and gives the code. An empty message was told already.
     pub(super) fn tell(self) -> ExitCode {
         if !self.message.is_empty() {

@@ -4,11 +4,16 @@
 //! 0, 1 the work failed, 64 usage, 69 database unavailable, 78 configuration.
 //! Nothing imports this room.
 
+mod backup;
 mod check;
 mod completions;
 mod database;
 mod demo;
+mod doctor;
 mod failure;
+mod init;
+mod interrupt;
+mod maintain;
 mod migrate;
 mod once;
 mod print;
@@ -43,14 +48,26 @@ enum Command {
     Run,
     /// Check configuration and database: what is wrong, what would be created.
     Check,
+    /// What may keep runs from landing, and what to do about it.
+    Doctor(doctor::Args),
     /// Run trackers now.
     Once(once::Args),
     /// Trackers with their last and next runs.
     Status(status::Args),
     /// What became of runs, newest first.
     Runs(runs::Args),
+    /// Wait for the database, then make schema and tables.
+    Init(init::Args),
     /// Bring the schema trackd up to date.
     Migrate,
+    /// Remove old rows of the ledger, as daemon.keep_runs says.
+    Prune(maintain::PruneArgs),
+    /// Bring the statistics of tables that changed up to date.
+    Analyze,
+    /// Write the whole database into a file, with pg_dump.
+    Backup(backup::BackupArgs),
+    /// Bring a backup into an empty database, whole or not at all.
+    Restore(backup::RestoreArgs),
     /// Open psql on the configured database.
     Psql(psql::Args),
     /// A small arena, polled every few seconds into a private database.
@@ -105,10 +122,16 @@ async fn dispatch(cli: Cli, signals: Option<std::io::Result<Signals>>) -> Result
     match cli.command {
         Command::Run => run::run(path, installed(signals)?).await,
         Command::Check => check::check(&load(path)?).await,
+        Command::Doctor(args) => doctor::doctor(&load(path)?, args).await,
         Command::Once(args) => once::once(&load(path)?, args).await,
         Command::Status(args) => status::status(&load(path)?, args).await,
         Command::Runs(args) => runs::runs(&load(path)?, args).await,
+        Command::Init(args) => init::init(&load(path)?, args).await,
         Command::Migrate => migrate::migrate(&load(path)?).await,
+        Command::Prune(args) => maintain::prune(&load(path)?, args).await,
+        Command::Analyze => maintain::analyze(&load(path)?).await,
+        Command::Backup(args) => backup::backup(&load(path)?, args).await,
+        Command::Restore(args) => backup::restore(&load(path)?, args).await,
         Command::Psql(args) => psql::psql(&load(path)?, args).await,
         Command::Demo(args) => demo::demo(args, installed(signals)?).await,
         Command::Completions(args) => completions::completions(args),

@@ -6,6 +6,7 @@ use comfy_table::{ContentArrangement, Table};
 use jiff::{Timestamp, Unit};
 use serde::Serialize;
 use std::io::{IsTerminal, Write};
+use std::time::Duration;
 
 /// Rows under their headers.
 pub(super) fn table(headers: &[&str], rows: &[Vec<String>]) -> Result<(), Failure> {
@@ -60,6 +61,16 @@ pub(super) fn time(at: Timestamp) -> String {
     }
 }
 
+/// A length of time; days as days, of which humantime makes months and odd hours.
+pub(super) fn length(length: Duration) -> String {
+    const DAY: u64 = 24 * 3600;
+    match (length.as_secs() / DAY, length.as_secs() % DAY) {
+        (days @ 1.., 0) => format!("{days}d"),
+        (days @ 1.., rest) => format!("{days}d {}", humantime::format_duration(Duration::from_secs(rest))),
+        _ => humantime::format_duration(length).to_string(),
+    }
+}
+
 /// A time, or a dash.
 pub(super) fn maybe(at: Option<Timestamp>) -> String {
     at.map_or_else(|| "-".to_owned(), time)
@@ -67,7 +78,14 @@ pub(super) fn maybe(at: Option<Timestamp>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::harmless;
+    use super::{harmless, length};
+    use std::time::Duration;
+
+    #[test]
+    fn days_are_days() {
+        let texts = [59, 86_400 * 90, 86_400 * 40 + 3_660].map(|seconds| length(Duration::from_secs(seconds)));
+        assert_eq!(texts, ["59s", "90d", "40d 1h 1m"]);
+    }
 
     #[test]
     fn a_cell_is_one_line_that_commands_nothing() {

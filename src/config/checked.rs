@@ -80,6 +80,8 @@ pub struct Daemon {
     pub drain: Duration,
     /// Default: `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/trackd`, else `~/.local/state/trackd`; for root `/var/lib/trackd`.
     pub state_dir: PathBuf,
+    /// How long rows of the ledger are kept; `None` when written as "forever". Default 90d.
+    pub keep_runs: Option<Duration>,
 }
 
 /// `[log]`.

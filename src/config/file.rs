@@ -192,9 +192,21 @@ fn daemon(mut fields: Fields<'_>, env: &Environment, folder: &Path) -> Option<Da
         workers: usize::try_from(workers).expect("checked against 1..=1024"),
         drain: fields.get("drain", |node| node.duration(Duration::ZERO..=HOUR)).unwrap_or(SECOND * 30),
         state_dir: folder.join(fields.get("state_dir", path).unwrap_or_else(|| env.state_dir())),
+        keep_runs: fields.get("keep_runs", keep_runs).unwrap_or(Some(DAY * 90)),
     };
     fields.finish();
     Some(daemon)
+}
+
+/// Nothing is no length to keep runs for: it could mean to keep none, and to keep all.
+fn keep_runs(node: &Node) -> Result<Option<Duration>, Fault> {
+    match node.text() {
+        Ok("forever") => Ok(None),
+        _ => {
+            let length = node.duration(HOUR..=DAY * 36_500).map(Some);
+            length.map_err(|fault| fault.hint("for example \"90d\"; \"forever\" keeps all rows"))
+        }
+    }
 }
 
 fn path(node: &Node) -> Result<PathBuf, Fault> {

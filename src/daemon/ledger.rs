@@ -4,10 +4,11 @@
 
 use crate::class::Class;
 use crate::config;
-use crate::status::{Pool, Run};
+use crate::status::{Pool, Run, Server};
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use std::collections::HashMap;
+use std::time::Duration;
 
 /// Where outcomes are kept.
 pub trait Ledger: Send + Sync + 'static {
@@ -33,13 +34,47 @@ pub trait Ledger: Send + Sync + 'static {
     ///
     /// # Errors
     /// Nothing has changed: not understood, refused, or away while the old one is there.
-    fn change<'a>(&'a self, database: &'a config::Database) -> BoxFuture<'a, Result<(), Unusable>>;
+    fn change<'a>(&'a self, _database: &'a config::Database) -> BoxFuture<'a, Result<(), Unusable>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Connections at this moment, and what the server last said if it is away.
     fn gauges(&self) -> (Pool, Option<String>);
 
+    /// Asks the database how it is, within a few seconds; `None` while it does not answer.
+    fn look(&self) -> BoxFuture<'_, Option<Server>> {
+        Box::pin(std::future::ready(None))
+    }
+
+    /// Removes what is too old and brings statistics up to date; a part of it, where there is much.
+    ///
+    /// # Errors
+    /// As `open`; what was done stays.
+    fn tidy<'a>(&'a self, _chores: &'a Chores) -> BoxFuture<'a, Result<Tidied, Unusable>> {
+        Box::pin(std::future::ready(Ok(Tidied::default())))
+    }
+
     /// Closes connections, stops the server if it is ours. After it, nothing works.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// What is to be tidied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Chores {
+    /// `daemon.keep_runs`.
+    pub keep_runs: Option<Duration>,
+    /// The tables of all trackers.
+    pub tables: Vec<String>,
+}
+
+/// What was tidied.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Tidied {
+    /// Runs removed from the ledger, and rows they had set aside.
+    pub runs: u64,
+    pub rejects: u64,
+    /// Tables whose statistics are new.
+    pub analyzed: Vec<String>,
 }
 
 /// A tracker's past.

@@ -12,6 +12,7 @@
 pub mod agenda;
 pub mod dispatch;
 pub mod heartbeat;
+mod housekeeping;
 pub mod intake;
 pub mod ledger;
 mod opening;
@@ -32,9 +33,10 @@ use crate::config::{Config, Tracker};
 use crate::log::Lost;
 use crate::status::{Phase, Status};
 use dispatch::Dispatch;
+use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use intake::Intake;
-use ledger::{Ledger, Unusable};
+use ledger::{Chores, Ledger, Unusable};
 use opening::{Opened, Opening};
 use report::Reports;
 use scheduler::Scheduler;
@@ -106,6 +108,8 @@ struct Daemon {
     recorder: recorder::Sender,
     stop_recorder: CancellationToken,
     scheduler: Arc<Scheduler>,
+    /// What the configuration in force asks of housekeeping.
+    chores: watch::Sender<Chores>,
     supervisor: Supervisor,
     status: watch::Receiver<Arc<Status>>,
     watchdog: systemd::Watchdog,
@@ -151,6 +155,7 @@ impl Daemon {
             recorder,
             stop_recorder: CancellationToken::new(),
             scheduler,
+            chores: watch::channel(Chores::of(config)).0,
             status,
             watchdog: systemd::Watchdog::from_environment(),
             looks: 0,
@@ -173,6 +178,13 @@ impl Daemon {
         self.serve_vital("status", move || {
             Box::pin(publish_status(Arc::clone(&state), Arc::clone(&publish), Arc::clone(&gauges)))
         });
+        let (state, ledger) = (Arc::clone(&self.state), Arc::clone(&self.setup.ledger));
+        let make = Box::new(move || housekeeping::look(Arc::clone(&state), Arc::clone(&ledger)).boxed());
+        self.supervisor.serve(Service { name: "health", vital: false, make });
+        let (time, chores) = (self.scheduler.chores(), self.chores.subscribe());
+        let ledger = Arc::clone(&self.setup.ledger);
+        let make = Box::new(move || housekeeping::tidy(Arc::clone(&time), chores.clone(), Arc::clone(&ledger)).boxed());
+        self.supervisor.serve(Service { name: "housekeeping", vital: false, make });
         for service in std::mem::take(&mut self.setup.services) {
             self.supervisor.serve(service);
         }
@@ -237,6 +249,8 @@ impl Daemon {
         }
         self.scheduler.begin(&self.config.trackers, opened.at);
         self.state.phase(Phase::Running);
+        // A daemon that is started often may never be there at its hour.
+        self.scheduler.chores().notify_one();
         systemd::ready();
         systemd::status(&self.snapshot());
         tracing::info!(

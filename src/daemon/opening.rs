@@ -205,9 +205,6 @@ mod tests {
             self.0.lock().unwrap().extend(runs.iter().map(|run| run.scheduled_at.as_second()));
             async { Ok(()) }.boxed()
         }
-        fn change<'a>(&'a self, _: &'a crate::config::Database) -> BoxFuture<'a, Result<(), Unusable>> {
-            async { Ok(()) }.boxed()
-        }
         fn gauges(&self) -> (Pool, Option<String>) {
             (Pool::default(), None)
         }

@@ -209,9 +209,6 @@ mod tests {
             }
             .boxed()
         }
-        fn change<'a>(&'a self, _: &'a crate::config::Database) -> BoxFuture<'a, Result<(), Unusable>> {
-            async { Ok(()) }.boxed()
-        }
         fn gauges(&self) -> (Pool, Option<String>) {
             (Pool::default(), None)
         }

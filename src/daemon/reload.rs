@@ -8,6 +8,7 @@
 //!
 //! Must not know: how a configuration is read.
 
+use super::ledger::Chores;
 use super::work::Work;
 use super::{Daemon, MakeWork, systemd};
 use crate::clock;
@@ -82,6 +83,7 @@ impl Daemon {
         }
         self.works.extend(made);
         self.config = Arc::new(new);
+        self.chores.send_replace(Chores::of(&self.config));
         // The works first: a timer that fires for a tracker without a lane would lose its instant.
         let dropped = self.intake.dispatch.replace(self.works.values().cloned().collect());
         if open {
@@ -115,7 +117,7 @@ pub(super) fn make<'a>(
 fn keep_what_needs_a_restart(new: Config, old: &Config) -> Config {
     Config {
         database: if kept_url(old, &new) { old.database.clone() } else { new.database },
-        daemon: config::Daemon { drain: new.daemon.drain, ..old.daemon.clone() },
+        daemon: config::Daemon { drain: new.daemon.drain, keep_runs: new.daemon.keep_runs, ..old.daemon.clone() },
         log: config::Log { level: new.log.level.clone(), ..old.log.clone() },
         ..new
     }

@@ -30,6 +30,8 @@ const HORIZON: Duration = Duration::from_secs(2);
 const JUMP: SignedDuration = SignedDuration::from_secs(2);
 /// A clock set back by more was wrong before: trackers are planned anew instead of waiting for the old future.
 const WRONG: SignedDuration = SignedDuration::from_hours(1);
+/// Housekeeping: once an hour, when few schedules are due.
+const CHORES: &str = "37 17 * * * *";
 /// So long without a beat means that the heartbeat is dead.
 const SILENCE: Duration = Duration::from_secs(5);
 
@@ -40,6 +42,7 @@ pub struct Scheduler {
     book: Mutex<Book>,
     changed: Notify,
     looks: AtomicU64,
+    chores: Arc<Notify>,
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +54,18 @@ struct Book {
 impl Scheduler {
     /// A scheduler without trackers.
     pub fn new(intake: Arc<Intake>) -> Scheduler {
-        Scheduler { intake, book: Mutex::default(), changed: Notify::new(), looks: AtomicU64::new(0) }
+        Scheduler {
+            intake,
+            book: Mutex::default(),
+            changed: Notify::new(),
+            looks: AtomicU64::new(0),
+            chores: Arc::default(),
+        }
+    }
+
+    /// Told when it is time for housekeeping.
+    pub fn chores(&self) -> Arc<Notify> {
+        Arc::clone(&self.chores)
     }
 
     /// Sets the timers of all trackers: their first instants are after `now`.
@@ -91,7 +105,7 @@ impl Scheduler {
     ///
     /// Cancel safety: safe between instants; each instant is handed over without an await.
     pub async fn run(self: Arc<Self>) {
-        let mut heart = match Heart::start() {
+        let mut heart = match self.heart() {
             Ok(heart) => Some(heart),
             Err(error) => {
                 tracing::error!(error = %error, "no heartbeat: timers go on without it");
@@ -112,10 +126,14 @@ impl Scheduler {
             }
             if heart.is_some() && last_beat.elapsed() > SILENCE {
                 tracing::warn!(seconds = last_beat.elapsed().as_secs(), "no heartbeat: starting it again");
-                heart = Heart::start().ok();
+                heart = self.heart().ok();
                 last_beat = Instant::now();
             }
         }
+    }
+
+    fn heart(&self) -> std::io::Result<Heart> {
+        Heart::start(CHORES, self.chores())
     }
 
     /// Hands over what is due. Returns how long nothing will be.

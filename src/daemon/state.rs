@@ -4,7 +4,7 @@
 
 use crate::config::{Config, Tracker};
 use crate::run::{FreshRows, Outcome};
-use crate::status::{Phase, Pool, Reload, Run, RunStatus, Status, Totals, TrackerState};
+use crate::status::{Phase, Pool, Reload, Run, RunStatus, Server, Status, Totals, TrackerState};
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -135,6 +135,12 @@ impl State {
     /// Where the daemon is in its life.
     pub fn phase(&self, phase: Phase) {
         self.lock().head.phase = phase;
+        self.touch();
+    }
+
+    /// The database was asked how it is.
+    pub fn looked(&self, server: Option<Server>) {
+        self.lock().head.server = server;
         self.touch();
     }
 

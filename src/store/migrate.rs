@@ -67,14 +67,60 @@ pub async fn migrate_at(target: &Target) -> Result<Vec<String>, MigrateError> {
     }
 }
 
-/// Whether every migration is applied already, asked without a lock and without privileges to create.
-async fn is_current(client: &mut Client) -> Result<bool, MigrateError> {
+/// How far the schema `trackd` is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Standing {
+    /// At the version this program knows.
+    Current(i32),
+    /// Not there.
+    Missing,
+    /// These are missing.
+    Behind(Vec<String>),
+}
+
+/// How far the schema is, on a session of its own. Changes nothing.
+///
+/// Cancel safety: safe; the session ends with the call.
+///
+/// # Errors
+/// As `migrate`, or nothing answers at the target.
+pub async fn look_at(target: &Target) -> Result<Standing, MigrateError> {
+    let Opened { mut client, link, .. } = target.open().await.map_err(|error| MigrateError::from_store(&error))?;
+    tokio::select! {
+        standing = look(&mut client) => standing,
+        _ = link => Err(MigrateError::closed()),
+    }
+}
+
+async fn look(client: &mut Client) -> Result<Standing, MigrateError> {
+    let Some(applied) = applied(client).await? else { return Ok(Standing::Missing) };
+    let runner = runner();
+    let known = runner.get_migrations();
+    for migration in &applied {
+        match known.iter().find(|other| other.version() == migration.version()) {
+            None => return Err(MigrateError::foreign(migration)),
+            Some(other) if other != migration => return Err(MigrateError::divergent(migration, other)),
+            Some(_) => {}
+        }
+    }
+    let missing: Vec<String> = known.iter().filter(|m| !applied.contains(m)).map(Migration::to_string).collect();
+    let version = applied.iter().map(Migration::version).max().unwrap_or_default();
+    Ok(if missing.is_empty() { Standing::Current(version) } else { Standing::Behind(missing) })
+}
+
+/// The migrations on record, asked without a lock and without privileges to create; `None` without a record.
+async fn applied(client: &mut Client) -> Result<Option<Vec<Migration>>, MigrateError> {
     let exists = format!("SELECT pg_catalog.to_regclass('{HISTORY}') IS NOT NULL");
     if !client.query_typed(&exists, &[]).await?.first().is_some_and(|row| row.get(0)) {
-        return Ok(false);
+        return Ok(None);
     }
+    runner().get_applied_migrations_async(client).await.map(Some).map_err(MigrateError::from_refinery)
+}
+
+/// Whether every migration is applied already.
+async fn is_current(client: &mut Client) -> Result<bool, MigrateError> {
+    let Some(applied) = applied(client).await? else { return Ok(false) };
     let runner = runner();
-    let applied = runner.get_applied_migrations_async(client).await.map_err(MigrateError::from_refinery)?;
     Ok(applied.len() == runner.get_migrations().len() && runner.get_migrations().iter().all(|m| applied.contains(m)))
 }
 
@@ -164,21 +210,32 @@ impl MigrateError {
         MigrateError { message, class: Class::Standing, hint: Some(hint.into()), sqlstate: None, raced: false }
     }
 
-    fn from_refinery(error: refinery::Error) -> MigrateError {
+    /// Applied by a program that is not this one.
+    fn foreign(applied: &Migration) -> MigrateError {
         let newest = runner().get_migrations().iter().map(Migration::version).max().unwrap_or_default();
-        match error.kind() {
-            Kind::MissingVersion(applied) if applied.version() > newest => MigrateError::standing(
+        if applied.version() > newest {
+            return MigrateError::standing(
                 format!("migrate schema trackd: the database is at version {applied}, this program knows {newest}"),
                 "a newer trackd has been here: run that version, or point database.url at another database",
-            ),
-            Kind::MissingVersion(migration) => MigrateError::standing(
-                format!("migrate schema trackd: version {migration} is not among those applied in order"),
-                "the history in trackd.schema_history was changed by hand: restore it from a backup",
-            ),
-            Kind::DivergentVersion(applied, known) => MigrateError::standing(
-                format!("migrate schema trackd: applied version {applied} differs from this program's {known}"),
-                "another build of trackd made this schema: run that build, or point database.url at another database",
-            ),
+            );
+        }
+        MigrateError::standing(
+            format!("migrate schema trackd: version {applied} is not among those applied in order"),
+            "the history in trackd.schema_history was changed by hand: restore it from a backup",
+        )
+    }
+
+    fn divergent(applied: &Migration, known: &Migration) -> MigrateError {
+        MigrateError::standing(
+            format!("migrate schema trackd: applied version {applied} differs from this program's {known}"),
+            "another build of trackd made this schema: run that build, or point database.url at another database",
+        )
+    }
+
+    fn from_refinery(error: refinery::Error) -> MigrateError {
+        match error.kind() {
+            Kind::MissingVersion(applied) => MigrateError::foreign(applied),
+            Kind::DivergentVersion(applied, known) => MigrateError::divergent(applied, known),
             Kind::Connection(_, cause) => match cause.downcast_ref::<tokio_postgres::Error>() {
                 Some(cause) => MigrateError::from_server(cause),
                 None => MigrateError::standing(format!("migrate schema trackd: {cause}"), "this is a defect of trackd"),

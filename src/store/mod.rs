@@ -7,8 +7,8 @@
 //!
 //! `connect`, `pool`, `guard`, `transaction` and `error` are a connection layer of their own, for any program: see
 //! `examples/` and `docs/connections.md`. Above it `write` lands batches by a guard, `ledger` keeps what happened to
-//! every run, `tables` makes and extends the data tables, `migrate` trackd's own schema, `embedded` owns a private
-//! server.
+//! every run, `tables` makes and extends the data tables, `migrate` trackd's own schema, `health` asks the server how
+//! it is, `embedded` owns a private server.
 //!
 //! ```no_run
 //! use trackd::store::{Error, Guard, Pool, PoolOptions, Statement, TransactionOptions};
@@ -29,22 +29,29 @@
 //!
 //! Must not know: HTTP, shape programs, configuration files.
 
+pub mod analyze;
 mod arrays;
+pub mod backup;
 pub mod connect;
 pub mod embedded;
 pub mod error;
 pub mod guard;
+pub mod health;
 pub mod ledger;
 mod merge;
 pub mod migrate;
 pub mod notify;
 pub mod pool;
+pub mod privileges;
+pub mod prune;
 pub mod tables;
+pub mod tools;
 pub mod transaction;
 pub mod write;
 
 pub use connect::{Surroundings, Target};
 pub use error::Error;
 pub use guard::{CopyIn, CopyOut, Cursor, Guard, Receipt, Statement, Wire};
+pub use health::health;
 pub use pool::{Numbers, Pool, PoolOptions};
 pub use transaction::{Isolation, TransactionOptions};

@@ -129,6 +129,44 @@ async fn health_is_the_process_and_readiness_its_phase() {
 }
 
 #[tokio::test]
+async fn degraded_is_not_down() {
+    let server = Server {
+        version: "15.14".into(),
+        major: 15,
+        uptime: Duration::from_secs(60),
+        standby: false,
+        replication_lag: None,
+        standbys: 0,
+        database: "trackd".into(),
+        database_size_bytes: 8_000_000,
+        clock_skew: jiff::SignedDuration::from_secs(30),
+        answered_in: Duration::from_millis(1),
+        connections: 3,
+        max_connections: 100,
+        tls: None,
+        local: true,
+    };
+    let off = "degraded: the server's clock is 30.0s off this host's\n";
+    let admin = Admin::start(Status { server: Some(server), ..status(Phase::Running) }).await;
+    for (path, expected) in [("/healthz", format!("ok, {off}")), ("/readyz", format!("ready, {off}"))] {
+        let answer = admin.get(path).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(&format!("\r\n\r\n{expected}")), "{answer}");
+    }
+    assert!(admin.get("/api/status").await.contains("\"clock_skew_seconds\":30.0"));
+    let page = admin.get("/").await;
+    assert!(
+        page.contains("<b>Degraded.</b> the server") && page.contains("7.6 MiB <small>PostgreSQL 15, 3 of 100"),
+        "{page}"
+    );
+    let away = Status { database_error: Some("connection refused".into()), ..status(Phase::Degraded) };
+    admin.status.send_replace(Arc::new(away));
+    let answer = admin.get("/healthz").await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200 ") && answer.ends_with("ok, degraded: database away: connection refused\n")
+    );
+}
+
+#[tokio::test]
 async fn the_status_is_json_with_every_tracker() {
     let admin = Admin::start(status(Phase::Running)).await;
     let answer = admin.get("/api/status").await;

@@ -132,6 +132,7 @@ fn what_the_shipped_configuration_shows_as_a_default_is_one() {
     let difference = diff(&plain, &with_defaults);
     assert!(difference.restart.is_empty() && difference.level.is_none(), "{difference}");
     assert_eq!(plain.daemon.drain, with_defaults.daemon.drain);
+    assert_eq!(plain.daemon.keep_runs, with_defaults.daemon.keep_runs);
     assert_ne!(text, shown);
     for (a, b) in plain.trackers.iter().zip(&with_defaults.trackers) {
         assert_eq!((a.missed, a.overlap, a.on_bad_row, a.retry), (b.missed, b.overlap, b.on_bad_row, b.retry));
@@ -183,8 +184,22 @@ fn an_empty_file_is_all_defaults() {
     assert_eq!((config.database.pool_size, config.database.max_overflow), (5, 10));
     assert_eq!(config.daemon.listen, Some("127.0.0.1:8787".parse().unwrap()));
     assert_eq!(config.daemon.state_dir, Path::new("/var/lib/trackd"));
+    assert_eq!(config.daemon.keep_runs, Some(Duration::from_secs(90 * 86_400)));
     assert_eq!(config.log.level, "info");
     assert!(config.trackers.is_empty());
+}
+
+#[test]
+fn runs_are_kept_for_a_time_or_forever() {
+    let keep = |text: &str| parse(&format!("[daemon]\nkeep_runs = {text}")).unwrap().daemon.keep_runs;
+    assert_eq!(keep("\"7d\""), Some(Duration::from_secs(7 * 86_400)));
+    assert_eq!(keep("\"forever\""), None);
+    for text in ["0", "\"0s\"", "\"never\"", "\"59m\""] {
+        assert!(
+            parse(&format!("[daemon]\nkeep_runs = {text}")).unwrap_err().to_string().contains("keep_runs"),
+            "{text}"
+        );
+    }
 }
 
 #[test]

@@ -6,17 +6,22 @@
 #![allow(unreachable_pub, reason = "one binary: what is public in it is for its own modules")]
 
 mod admin;
+mod backup;
 mod cli;
 mod config;
 mod connect;
 mod daemon;
 mod demo;
+mod doctor;
 mod embedded;
 mod examples;
 mod failover;
 mod faults;
+mod health;
+mod init;
 mod landing;
 mod pool;
+mod prune;
 mod recorded;
 mod rules;
 mod schedule;

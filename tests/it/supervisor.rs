@@ -37,9 +37,6 @@ impl Ledger for Remembers {
         }
         .boxed()
     }
-    fn change<'a>(&'a self, _: &'a trackd::config::Database) -> BoxFuture<'a, Result<(), Unusable>> {
-        async { Ok(()) }.boxed()
-    }
     fn gauges(&self) -> (Pool, Option<String>) {
         (Pool::default(), None)
     }

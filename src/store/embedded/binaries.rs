@@ -61,7 +61,7 @@ impl Binaries {
 }
 
 /// `postgres (PostgreSQL) 15.14 (Debian …)` → 15; also `16beta1`, `19devel`.
-fn parse_major(version: &str) -> Option<u32> {
+pub(in crate::store) fn parse_major(version: &str) -> Option<u32> {
     let number = version.split_whitespace().find(|word| word.starts_with(|c: char| c.is_ascii_digit()))?;
     number.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }

@@ -11,6 +11,7 @@ mod error;
 mod remains;
 
 pub use account::Account;
+pub(super) use binaries::parse_major;
 pub use binaries::{Binaries, SUPPORTED, search_path};
 pub use cluster::Cluster;
 pub use error::EmbeddedError;

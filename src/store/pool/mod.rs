@@ -139,6 +139,11 @@ impl Pool {
         }
     }
 
+    /// Borrows a connection to look at the server, for who leaves nothing on it.
+    pub(super) async fn look(&self) -> Result<Lease, Error> {
+        self.borrow().await.map_err(|(error, _)| error)
+    }
+
     /// Waits until a connection could be made, at most `pause`.
     async fn healed(&self, pause: Duration) {
         let Some(core) = self.core() else { return };

@@ -61,7 +61,8 @@ impl Home {
         std::fs::rename(fresh, self.path(name)).unwrap();
     }
 
-    fn command(&self, args: &[&str]) -> Command {
+    /// A command that is still to be started.
+    pub fn command(&self, args: &[&str]) -> Command {
         let mut command = Command::new(env!("CARGO_BIN_EXE_trackd"));
         command.args(args).current_dir(self.dir.path()).env_clear().env("PATH", std::env::var_os("PATH").unwrap());
         command.envs(self.variables.iter().map(|(name, value)| (*name, value.as_str())));

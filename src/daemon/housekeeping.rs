@@ -1,0 +1,121 @@
+//! What the daemon does for its database besides runs: asks how it is, removes what is too old.
+//!
+//! ```text
+//!  every 30 s                      look --> State
+//!  at the start, and each hour     tidy --> log
+//! ```
+//!
+//! Must not know: SQL.
+
+use super::ledger::{Chores, Ledger, Tidied};
+use super::state::State;
+use crate::config::Config;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::{Notify, watch};
+
+/// Between two looks at the database: also how soon a daemon without runs sees that it is away, or back.
+const LOOK: Duration = Duration::from_secs(30);
+/// Until the start is over.
+const SOON: Duration = Duration::from_secs(1);
+
+impl Chores {
+    /// What a configuration asks for.
+    pub(super) fn of(config: &Config) -> Chores {
+        let tables = config.trackers.iter().flat_map(|tracker| &tracker.tables).map(|table| table.name.clone());
+        Chores { keep_runs: config.daemon.keep_runs, tables: tables.collect() }
+    }
+}
+
+/// Asks the database how it is, again and again.
+///
+/// Cancel safety: safe.
+pub(super) async fn look(state: Arc<State>, ledger: Arc<dyn Ledger>) {
+    loop {
+        if state.is_up() {
+            state.looked(ledger.look().await);
+            tokio::time::sleep(LOOK).await;
+        } else {
+            tokio::time::sleep(SOON).await;
+        }
+    }
+}
+
+/// Tidies the database whenever it is time, by the newest configuration.
+///
+/// Cancel safety: safe; what was not done is done the next time.
+pub(super) async fn tidy(time: Arc<Notify>, chores: watch::Receiver<Chores>, ledger: Arc<dyn Ledger>) {
+    loop {
+        time.notified().await;
+        let chores = chores.borrow().clone();
+        match ledger.tidy(&chores).await {
+            Ok(Tidied { runs: 0, rejects: 0, analyzed }) if analyzed.is_empty() => {}
+            Ok(Tidied { runs, rejects, analyzed }) => {
+                tracing::info!(
+                    runs_removed = runs,
+                    rejects_removed = rejects,
+                    analyzed = analyzed.len(),
+                    "housekeeping"
+                )
+            }
+            // The next hour tries again; a database that is away is told of elsewhere.
+            Err(error) => tracing::warn!(error = %error, hint = error.hint, "housekeeping failed"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::class::Class;
+    use crate::daemon::ledger::{Memory, Unusable};
+    use crate::status::{Pool, Run};
+    use futures_util::FutureExt;
+    use futures_util::future::BoxFuture;
+    use std::collections::HashMap;
+    use tokio::sync::mpsc;
+
+    /// Tells what it is asked to tidy, and fails.
+    struct Fails(mpsc::UnboundedSender<Chores>);
+
+    impl Ledger for Fails {
+        fn open(&self) -> BoxFuture<'_, Result<(), Unusable>> {
+            async { Ok(()) }.boxed()
+        }
+        fn recall(&self, _: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>> {
+            async { Ok(HashMap::new()) }.boxed()
+        }
+        fn record<'a>(&'a self, _: &'a [Run]) -> BoxFuture<'a, Result<(), Unusable>> {
+            async { Ok(()) }.boxed()
+        }
+        fn gauges(&self) -> (Pool, Option<String>) {
+            (Pool::default(), None)
+        }
+        fn tidy<'a>(&'a self, chores: &'a Chores) -> BoxFuture<'a, Result<Tidied, Unusable>> {
+            self.0.send(chores.clone()).expect("somebody listens");
+            async { Err(Unusable { class: Class::Retry, message: "away".into(), hint: None }) }.boxed()
+        }
+        fn close(&self) -> BoxFuture<'_, ()> {
+            async {}.boxed()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn each_time_follows_the_configuration_in_force_and_a_failure_is_not_the_last() {
+        let config = |text: &str| {
+            let config = crate::config::parse(text, std::path::Path::new("c.toml"), &Default::default());
+            Chores::of(&config.expect("a configuration"))
+        };
+        let (asked, mut tidied) = mpsc::unbounded_channel();
+        let (newest, chores) = watch::channel(config(""));
+        let time = Arc::new(Notify::new());
+        let service = tokio::spawn(tidy(Arc::clone(&time), chores, Arc::new(Fails(asked))));
+        time.notify_one();
+        let first = tidied.recv().await.expect("it was asked");
+        assert_eq!(first.keep_runs, Some(Duration::from_secs(90 * 86_400)));
+        newest.send_replace(config("[daemon]\nkeep_runs = \"forever\""));
+        time.notify_one();
+        assert_eq!(tidied.recv().await.expect("again").keep_runs, None);
+        service.abort();
+    }
+}
