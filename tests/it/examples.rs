@@ -1,13 +1,14 @@
 //! The examples do what they say, on a real server.
 
-#![allow(dead_code, reason = "their main functions")]
-
 use crate::support::postgres::Server;
 
+#[expect(dead_code, reason = "its main function")]
 #[path = "../../examples/bulk.rs"]
 mod bulk;
+#[expect(dead_code, reason = "its main function")]
 #[path = "../../examples/events.rs"]
 mod events;
+#[expect(dead_code, reason = "its main function")]
 #[path = "../../examples/transaction.rs"]
 mod transaction;
 

@@ -39,6 +39,19 @@ async fn select(pool: &Pool) -> Result<i32, Error> {
     guard.commit().await.map(|_| rows[0].get(0))
 }
 
+/// So many tasks borrow at once, and each is answered.
+async fn all_are_served(pool: &Pool, tasks: usize) {
+    let tasks: Vec<_> = (0..tasks)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move { select(&pool).await })
+        })
+        .collect();
+    for task in tasks {
+        assert_eq!(task.await.unwrap().unwrap(), 1);
+    }
+}
+
 /// What the table of `insert` holds, in order, and that nobody is in a transaction any more.
 async fn rows(database: &Database) -> Vec<i64> {
     let client = database.client().await;
@@ -101,15 +114,7 @@ async fn ten_thousand_borrowers_on_fifteen_connections_are_all_served() {
         pool_timeout: PATIENCE * 2,
         ..options(&database.url())
     });
-    let tasks: Vec<_> = (0..10_000)
-        .map(|_| {
-            let pool = pool.clone();
-            tokio::spawn(async move { select(&pool).await })
-        })
-        .collect();
-    for task in tasks {
-        assert_eq!(task.await.unwrap().unwrap(), 1);
-    }
+    all_are_served(&pool, 10_000).await;
     rests(&pool).await;
     let (numbers, statistics) = (pool.numbers(), pool.statistics());
     assert!(numbers.size <= 5, "overflow ends with the load: {numbers:?}");
@@ -300,15 +305,7 @@ async fn a_role_with_too_many_connections_is_served_by_those_it_has() {
     client.batch_execute(&format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 2")).await.unwrap();
     let url = database.url().replace("postgres@", &format!("{role}@"));
     let pool = Pool::new(PoolOptions { pool_size: 5, max_overflow: 5, ..options(&url) });
-    let tasks: Vec<_> = (0..200)
-        .map(|_| {
-            let pool = pool.clone();
-            tokio::spawn(async move { select(&pool).await })
-        })
-        .collect();
-    for task in tasks {
-        assert_eq!(task.await.unwrap().unwrap(), 1);
-    }
+    all_are_served(&pool, 200).await;
     assert_eq!(pool.numbers().size, 2);
     rests(&pool).await;
     adds_up(&pool.statistics(), 2);

@@ -182,7 +182,7 @@ impl Inner {
         Ok(Inner {
             tls: Tls::of(&words, around)?,
             places: places(&words, around)?,
-            attributes: words.get("target_session_attrs").map_or(Ok(Attributes::Any), str::parse)?,
+            attributes: one_of(&words, "target_session_attrs", &Attributes::NAMES)?.unwrap_or(Attributes::Any),
             shuffle: one_of(&words, "load_balance_hosts", &[("disable", false), ("random", true)])?.unwrap_or(false),
             // Nought is for ever in libpq; here nothing is.
             timeout: seconds(&words, "connect_timeout")?.filter(|limit| !limit.is_zero()).unwrap_or(CONNECT_TIMEOUT),
@@ -307,17 +307,6 @@ fn one_of<T: Copy>(words: &Words, name: &str, known: &[(&str, T)]) -> Result<Opt
         found.ok_or_else(|| Fault::new(format!("{name}: expected {}, got {text:?}", names.join(" or "))))
     };
     words.get(name).map(find).transpose()
-}
-
-impl FromStr for Attributes {
-    type Err = Fault;
-
-    fn from_str(text: &str) -> Result<Attributes, Fault> {
-        Attributes::NAMES.iter().find(|(name, _)| *name == text).map(|(_, value)| *value).ok_or_else(|| {
-            let names: Vec<&str> = Attributes::NAMES.iter().map(|(name, _)| *name).collect();
-            Fault::new(format!("target_session_attrs: expected {}, got {text:?}", names.join(" or ")))
-        })
-    }
 }
 
 impl Attributes {
