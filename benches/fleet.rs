@@ -57,8 +57,12 @@ fn main() -> Outcome<()> {
         "{trackers} trackers, first instant recorded {:.1} s after the first start",
         begun.elapsed().as_secs_f64()
     );
-    let before = usage(&daemon)?;
+    let (since, before) = (Instant::now(), usage(&daemon)?);
     std::thread::sleep(Duration::from_secs(seconds));
+    // Between two instants, when all runs of the last one have long ended: a stop begins no further ones.
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH)?;
+    std::thread::sleep(Duration::from_secs((8 + 10 - now.as_secs() % 10) % 10));
+    let seconds = since.elapsed().as_secs_f64();
     let after = usage(&daemon)?;
     rustix::process::kill_process(rustix::process::Pid::from_child(&daemon), rustix::process::Signal::TERM)?;
     println!("stopped: {}", daemon.wait()?);
@@ -80,8 +84,13 @@ fn main() -> Outcome<()> {
         "instants expected {} recorded {} doubled {} not succeeded {}",
         numbers[0], numbers[1], numbers[2], numbers[3]
     );
+    let others = count(
+        "SELECT count(*) || ' ' || status || ' at ' || min(scheduled_at) || ' to ' || max(scheduled_at) || ': ' || min(error) FROM trackd.runs \
+         WHERE status <> 'succeeded' GROUP BY status",
+    )?;
+    println!("{others}");
     println!("lateness ms p50 / p99 / max: {lateness}\n{instants}");
-    println!("CPU of one core {:.1} %, resident {:.0} MiB", (after.0 - before.0) / seconds as f64 * 100.0, after.1);
+    println!("CPU of one core {:.1} %, resident {:.0} MiB", (after.0 - before.0) / seconds * 100.0, after.1);
     if numbers[0] != numbers[1] || numbers[2] != "0" { Err("instants were lost or doubled".into()) } else { Ok(()) }
 }
 
