@@ -69,7 +69,7 @@ async fn behind_a_pooler_in_transaction_mode_nothing_of_a_session_is_missed_or_l
     let database = Server::shared().database().await;
     let client = database.client().await;
     client.batch_execute("CREATE TABLE t (n bigint)").await.unwrap();
-    let bouncer = Bouncer::start(&database, 2).await;
+    let mut bouncer = Bouncer::start(&database, 2).await;
     let pool = Pool::new(PoolOptions {
         pool_size: 10,
         max_overflow: 0,
@@ -105,5 +105,9 @@ async fn behind_a_pooler_in_transaction_mode_nothing_of_a_session_is_missed_or_l
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1), row.get::<_, i64>(2)), (320, 320, 1));
     let left = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'";
     eventually("no open transaction", PATIENCE, async || client.query(left, &[]).await.unwrap().is_empty()).await;
+    bouncer.kill();
+    assert_eq!(pool.begin().await.unwrap_err().class(), Class::Retry);
+    bouncer.again().await;
+    insert(&pool, 1).await.unwrap();
     assert!(pool.close(PATIENCE).await);
 }

@@ -257,6 +257,25 @@ async fn connects_that_are_never_answered_hold_nobody_past_the_timeout() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn connects_that_were_swallowed_for_good_are_not_waited_for() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    proxy.set(Fault::Freeze);
+    // Longer than this test's patience: the first connects alone would end it.
+    let url = format!("{}&connect_timeout=3600", proxy.url(&database));
+    let pool = Pool::new(PoolOptions { pool_timeout: PATIENCE * 2, ..options(&url) });
+    let waiting = tokio::spawn({
+        let pool = pool.clone();
+        async move { all_are_served(&pool, 8).await }
+    });
+    eventually("as many as the pool holds, and company", PATIENCE, async || proxy.accepted() > 4).await;
+    proxy.set(Fault::Strand);
+    timeout(PATIENCE, waiting).await.expect("nobody hangs").unwrap();
+    rests(&pool).await;
+    adds_up(&pool.statistics(), pool.numbers().size);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_connection_cut_after_any_byte_lands_whole_or_not_at_all_and_says_which() {
     let database = Server::shared().database().await;
     database.client().await.batch_execute("CREATE TABLE t (n bigint)").await.unwrap();

@@ -14,10 +14,12 @@ use crate::store::connect::{Link, Opened};
 use bb8::ManageConnection;
 use bb8_postgres::PostgresConnectionManager;
 use std::future::poll_fn;
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
+use tokio::time::timeout;
 use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
 use tokio_util::task::TaskTracker;
 
@@ -118,7 +120,7 @@ impl Manager {
 
     async fn open(&self) -> Result<Session, Error> {
         let started = Instant::now();
-        let Opened { client, link, place } = self.options.target.open().await?;
+        let Opened { client, link, place } = self.reach().await?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let driver = self.drivers.spawn(drive(link, number, place.clone())).abort_handle();
         let spread = self.options.pool_recycle.mul_f64(fastrand::f64() / 10.0);
@@ -141,6 +143,24 @@ impl Manager {
         Ok(session)
     }
 
+    /// Connects. A connect that is not answered is not waited for alone: what swallowed it may be over, and only a new
+    /// one can find out. Beside it another one begins each `ping_timeout`, so that at most two are under way.
+    async fn reach(&self) -> Result<Opened, Error> {
+        let target = &self.options.target;
+        let mut first = pin!(target.open());
+        if let Ok(opened) = timeout(self.options.ping_timeout, &mut first).await {
+            return opened;
+        }
+        loop {
+            tokio::select! {
+                opened = &mut first => return opened,
+                beside = timeout(self.options.ping_timeout, target.open()) => if let Ok(opened) = beside {
+                    return opened;
+                }
+            }
+        }
+    }
+
     /// Asks the server, within `ping_timeout`.
     async fn ping(&self, client: &mut Client) -> Result<(), Error> {
         let asking = async {
@@ -150,7 +170,7 @@ impl Manager {
             let answer = client.simple_query("SHOW transaction_read_only").await?;
             Ok(!answer.iter().any(is_on))
         };
-        match tokio::time::timeout(self.options.ping_timeout, asking).await {
+        match timeout(self.options.ping_timeout, asking).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err(Error::unavailable("ping", "the server is a read-only standby")),
             Ok(Err(error)) => Err(Error::driver("ping", error)),

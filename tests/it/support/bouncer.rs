@@ -1,7 +1,8 @@
 //! Debian's PgBouncer in transaction mode, in front of a test server, on a Unix socket of its own.
 
 use super::postgres::{Database, eventually};
-use std::path::PathBuf;
+use std::os::unix::net::UnixStream;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 use trackd::store::embedded::Account;
@@ -27,20 +28,35 @@ impl Bouncer {
         );
         std::fs::write(dir.path().join("pgbouncer.ini"), settings).unwrap();
         std::os::unix::fs::chown(dir.path(), Some(account.uid), Some(account.gid)).unwrap();
-        let mut command = Command::new(program());
-        command.arg("-q").arg(dir.path().join("pgbouncer.ini")).current_dir("/");
-        account.apply(&mut command);
         std::os::unix::fs::chown(dir.path().join("pgbouncer.ini"), Some(account.uid), Some(account.gid)).unwrap();
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
-        let bouncer = Bouncer { dir, child };
-        let socket = bouncer.dir.path().join(".s.PGSQL.5432");
-        eventually("PgBouncer's socket", Duration::from_secs(30), async || socket.exists()).await;
-        bouncer
+        let child = run(dir.path(), &account).await;
+        Bouncer { dir, child }
+    }
+
+    /// kill -9.
+    pub fn kill(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Starts it again; returns when it takes connections.
+    pub async fn again(&mut self) {
+        self.child = run(self.dir.path(), &Account::for_server().unwrap()).await;
     }
 
     pub fn url(&self, database: &Database) -> String {
         database.url_at(self.dir.path())
     }
+}
+
+async fn run(dir: &Path, account: &Account) -> Child {
+    let mut command = Command::new(program());
+    command.arg("-q").arg(dir.join("pgbouncer.ini")).current_dir("/");
+    account.apply(&mut command);
+    let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+    let socket = dir.join(".s.PGSQL.5432");
+    eventually("PgBouncer", Duration::from_secs(30), async || UnixStream::connect(&socket).is_ok()).await;
+    child
 }
 
 fn program() -> PathBuf {
@@ -50,7 +66,6 @@ fn program() -> PathBuf {
 
 impl Drop for Bouncer {
     fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        self.kill();
     }
 }

@@ -20,6 +20,9 @@ pub enum Fault {
     LoseAnswers,
     /// Connections stay open, and nothing passes in either direction; new ones are accepted.
     Freeze,
+    /// Those that exist are silent for good, whatever comes after; new ones pass: half-open, as behind a firewall that
+    /// forgot them.
+    Strand,
     /// Every connection ends with a reset, new ones at once.
     Reset,
     /// Each piece waits.
@@ -41,20 +44,22 @@ struct Line {
     /// Bytes before the cut.
     budget: AtomicUsize,
     accepted: AtomicUsize,
+    /// Connections that were accepted before so many are silent for good.
+    stranded: AtomicUsize,
 }
 
 impl Proxy {
     pub async fn start(server: PathBuf) -> Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (fault, budget, accepted) = (watch::channel(Fault::None).0, AtomicUsize::new(0), AtomicUsize::new(0));
-        let line = Arc::new(Line { fault, budget, accepted });
+        let (fault, zero) = (watch::channel(Fault::None).0, || AtomicUsize::new(0));
+        let line = Arc::new(Line { fault, budget: zero(), accepted: zero(), stranded: zero() });
         let shared = line.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
-                shared.accepted.fetch_add(1, Ordering::SeqCst);
+                let number = shared.accepted.fetch_add(1, Ordering::SeqCst);
                 client.set_nodelay(true).unwrap();
-                tokio::spawn(forward(client, server.clone(), shared.clone()));
+                tokio::spawn(forward(number, client, server.clone(), shared.clone()));
             }
         });
         Proxy { port, line }
@@ -69,6 +74,9 @@ impl Proxy {
         if let Fault::CutUp(bytes) | Fault::CutDown(bytes) = fault {
             self.line.budget.store(bytes, Ordering::SeqCst);
         }
+        if fault == Fault::Strand {
+            self.line.stranded.store(self.accepted(), Ordering::SeqCst);
+        }
         self.line.fault.send_replace(fault);
     }
 
@@ -78,7 +86,7 @@ impl Proxy {
     }
 }
 
-async fn forward(client: TcpStream, server: PathBuf, line: Arc<Line>) {
+async fn forward(number: usize, client: TcpStream, server: PathBuf, line: Arc<Line>) {
     let mut fault = line.fault.subscribe();
     if *fault.borrow() == Fault::Reset {
         return reset(&client);
@@ -89,9 +97,10 @@ async fn forward(client: TcpStream, server: PathBuf, line: Arc<Line>) {
     let (mut up, mut down) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
     loop {
         let now = *fault.borrow_and_update();
+        let stranded = number < line.stranded.load(Ordering::SeqCst);
         match now {
             Fault::Reset => return reset(to_client.as_ref()),
-            Fault::Freeze => {
+            _ if stranded || now == Fault::Freeze => {
                 let _ = fault.changed().await;
                 continue;
             }
