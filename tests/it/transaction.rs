@@ -1,13 +1,14 @@
 //! Behaviour of whole transactions: what is retried, what is undone, what is read in pieces.
 
 use crate::support::polls::at_most;
-use crate::support::postgres::{Database, Server, eventually};
+use crate::support::postgres::{Database, SLOW_COMMIT, Server, eventually};
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 use tokio::sync::Barrier;
+use tokio::time::timeout;
 use tokio_postgres::types::Type;
 use trackd::store::{Error, Guard, Isolation, Pool, PoolOptions, Statement, TransactionOptions};
 
@@ -80,6 +81,46 @@ async fn a_transaction_lands_on_ok_and_is_undone_on_err_panic_and_deadline() {
     assert_eq!(one(&database, "SELECT sum(n)::int8 FROM t").await, 1);
     let statistics = pool.statistics();
     assert_eq!((statistics.committed, statistics.rolled_back), (1, 3), "{statistics:?}");
+}
+
+#[tokio::test]
+async fn a_commit_that_was_not_answered_is_unknown_and_neither_landed_nor_rolled_back() {
+    let (database, pool) = database(SLOW_COMMIT).await;
+    let short = TransactionOptions { deadline: Some(Duration::from_millis(300)), ..Default::default() };
+    let late = pool.transaction(short, async |guard: &mut Guard| {
+        guard.defer(insert(1));
+        Ok::<_, Error>(())
+    });
+    let error = late.await.unwrap_err();
+    assert!(error.is_unknown_commit(), "{error}");
+    assert_eq!(
+        error.to_string(),
+        "commit: the answer was lost (transaction: no answer within 300ms)",
+        "the deadline passed, and nobody knows which side of COMMIT"
+    );
+    // Dropped while it waits.
+    let mut guard = pool.begin().await.unwrap();
+    guard.defer(insert(1));
+    assert!(timeout(Duration::from_millis(300), guard.commit()).await.is_err());
+    nobody_in_a_transaction(&database).await;
+    let statistics = pool.statistics();
+    assert_eq!((statistics.unknown, statistics.rolled_back, statistics.committed), (2, 0, 0), "{statistics:?}");
+}
+
+#[tokio::test]
+async fn a_conflict_that_the_work_passed_over_is_tried_again() {
+    let (database, pool) = database("CREATE TABLE t (n int8)").await;
+    let runs = AtomicU32::new(0);
+    let done = pool.transaction(TransactionOptions::default(), async |guard: &mut Guard| {
+        if runs.fetch_add(1, Ordering::Relaxed) == 0 {
+            let conflict = "DO $$ BEGIN RAISE EXCEPTION 'again' USING ERRCODE = '40001'; END $$";
+            assert!(guard.batch("conflict", conflict).await.is_err());
+        }
+        guard.defer(insert(1));
+        Ok::<_, Error>(())
+    });
+    done.await.unwrap();
+    assert_eq!((runs.load(Ordering::Relaxed), one(&database, "SELECT count(*) FROM t").await), (2, 1));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -62,6 +62,8 @@ enum State {
     Open,
     /// A statement failed: only a roll-back is possible.
     Failed,
+    /// COMMIT was sent and not answered: nobody here knows whether it landed.
+    Unknown,
     /// Committed, or rolled back by the server: nothing is open there.
     Over,
 }
@@ -177,11 +179,7 @@ impl Guard {
             // In an aborted transaction this fails, where COMMIT would say "ok" after a roll-back.
             self.deferred.push(Statement::new("SELECT 1"));
         }
-        let flown = self.flight(true).await;
-        if flown.as_ref().is_err_and(Error::is_unknown_commit) {
-            self.pool.counters().unknown.add();
-        }
-        flown?;
+        self.flight(true).await?;
         self.state = State::Over;
         self.pool.counters().committed.add();
         Ok(Receipt(()))
@@ -207,7 +205,8 @@ impl Guard {
         let statements = std::mem::take(&mut self.deferred);
         let begin = (self.state == State::Fresh).then(|| self.options.begin(self.statement_timeout()));
         let limit = self.limit();
-        let lease = self.enter("statement")?;
+        // Sent at the first poll: whenever this future is dropped, COMMIT may be on its way.
+        let lease = self.enter_as(if commit { State::Unknown } else { State::Open }, "statement")?;
         let flown = tokio::time::timeout(limit, fly(lease.client(), begin.as_deref(), &statements, commit)).await;
         let (answer, over) = match flown {
             Ok(Ok(counts)) => (Ok(counts), false),
@@ -235,12 +234,16 @@ impl Guard {
 
     /// Marks the guard busy and open before an await; `leave` takes it back after.
     fn enter(&mut self, operation: &'static str) -> Result<&Lease, Error> {
+        self.enter_as(State::Open, operation)
+    }
+
+    fn enter_as(&mut self, state: State, operation: &'static str) -> Result<&Lease, Error> {
         // Still busy: the future of an earlier statement was dropped, and nobody knows how far it came.
-        if self.busy.is_some() || matches!(self.state, State::Failed | State::Over) {
+        if self.busy.is_some() || !matches!(self.state, State::Fresh | State::Open) {
             self.state = State::Failed;
             return Err(Error::aborted(operation));
         }
-        self.state = State::Open;
+        self.state = state;
         self.busy = Some(Instant::now());
         self.lease.as_ref().ok_or_else(|| Error::aborted(operation))
     }
@@ -252,7 +255,7 @@ impl Guard {
             self.busy = None;
         }
         if let Err(error) = &answer {
-            self.state = State::Failed;
+            self.state = if error.is_unknown_commit() { State::Unknown } else { State::Failed };
             self.conflict |= error.is_conflict();
         }
         answer
@@ -284,7 +287,10 @@ impl Guard {
         if matches!(self.state, State::Fresh | State::Over) && self.busy.is_none() {
             return None;
         }
-        self.pool.counters().rolled_back.add();
+        match self.state {
+            State::Unknown => self.pool.counters().unknown.add(),
+            _ => self.pool.counters().rolled_back.add(),
+        }
         let busy = self.busy.is_some();
         if tokio::runtime::Handle::try_current().is_err() {
             lease.condemn();
