@@ -7,9 +7,11 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
+use tokio::runtime::Builder;
 use tokio::sync::Barrier;
 use tokio::time::timeout;
 use tokio_postgres::types::Type;
+use trackd::class::Class;
 use trackd::store::{Error, Guard, Isolation, Pool, PoolOptions, Statement, TransactionOptions};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -214,6 +216,75 @@ async fn a_part_that_fails_is_undone_by_itself() {
     });
     done.await.unwrap();
     assert_eq!(one(&database, "SELECT sum(n)::int8 FROM t").await, 4, "1 and 3");
+}
+
+#[tokio::test]
+async fn a_part_that_is_dropped_or_panics_between_its_statements_is_not_committed() {
+    let (database, pool) = database("CREATE TABLE t (n int8)").await;
+    let mut guard = pool.begin().await.unwrap();
+    let part = guard.savepoint(async |guard: &mut Guard| {
+        guard.query(insert(1)).await?;
+        std::future::pending().await
+    });
+    let late: Result<Result<(), Error>, _> = timeout(Duration::from_millis(200), part).await;
+    assert!(late.is_err());
+    assert!(guard.commit().await.unwrap_err().to_string().contains("aborted"));
+    let mut guard = pool.begin().await.unwrap();
+    let part = guard.savepoint(async |guard: &mut Guard| -> Result<(), Error> {
+        guard.query(insert(2)).await?;
+        panic!("on purpose");
+    });
+    assert!(AssertUnwindSafe(part).catch_unwind().await.is_err());
+    assert!(guard.commit().await.unwrap_err().to_string().contains("aborted"));
+    assert_eq!(one(&database, "SELECT count(*) FROM t").await, 0);
+}
+
+#[tokio::test]
+async fn a_statement_that_would_end_the_transaction_or_outlive_it_is_refused() {
+    let (database, pool) = database("CREATE TABLE t (n int8 PRIMARY KEY)").await;
+    // Its error would be undone by the statement behind it, and COMMIT would land what is reported as failed.
+    let mut guard = pool.begin().await.unwrap();
+    for sql in ["INSERT INTO t VALUES (1)", "SAVEPOINT a", "INSERT INTO t VALUES (1)", "ROLLBACK TO SAVEPOINT a"] {
+        guard.defer(Statement::new(sql));
+    }
+    let error = guard.commit().await.unwrap_err();
+    assert_eq!(error.to_string(), "statement: \"ROLLBACK TO SAVEPOINT a\" begins or ends a transaction");
+    assert!(error.class() == Class::Standing && error.hint().unwrap().contains("rollback_to"));
+    let mut guard = pool.begin().await.unwrap();
+    guard.defer(insert(2));
+    assert!(guard.query(Statement::new("-- done\ncommit")).await.is_err());
+    assert!(guard.commit().await.is_err());
+    let mut guard = pool.begin().await.unwrap();
+    let error = guard.batch("settings", "SET search_path TO pg_catalog").await.unwrap_err();
+    assert!(error.hint().unwrap().contains("SET LOCAL"));
+    drop(guard);
+    let mut guard = pool.begin().await.unwrap();
+    guard.batch("settings", "SET LOCAL search_path TO pg_catalog").await.unwrap();
+    guard.commit().await.map(drop).unwrap();
+    assert_eq!(one(&database, "SELECT count(*) FROM t").await, 0);
+}
+
+#[test]
+fn a_connection_whose_roll_back_ended_with_its_runtime_is_not_lent() {
+    let whole = Builder::new_multi_thread().enable_all().build().unwrap();
+    let brief = Builder::new_current_thread().enable_all().build().unwrap();
+    let (database, pool) = whole.block_on(async {
+        let (database, pool) = database("CREATE TABLE t (n int8)").await;
+        pool.begin().await.unwrap().query(Statement::new("SELECT 1")).await.unwrap();
+        eventually("it rests", PATIENCE, async || pool.numbers().idle == 1).await;
+        (database, pool)
+    });
+    brief.block_on(async {
+        let mut guard = pool.begin().await.unwrap();
+        guard.query(insert(1)).await.unwrap();
+    });
+    drop(brief);
+    whole.block_on(async {
+        let mut guard = pool.begin().await.unwrap();
+        guard.defer(insert(2));
+        guard.commit().await.map(drop).unwrap();
+        assert_eq!(one(&database, "SELECT sum(n)::int8 FROM t").await, 2);
+    });
 }
 
 #[tokio::test]

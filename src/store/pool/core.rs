@@ -188,6 +188,11 @@ impl Lease {
     pub(in crate::store) fn condemn(&mut self) {
         self.session.ends = Some(End::Broken);
     }
+
+    /// It may be lent again after all.
+    pub(in crate::store) fn spare(&mut self) {
+        self.session.ends = None;
+    }
 }
 
 impl Drop for Lease {
