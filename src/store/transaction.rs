@@ -60,7 +60,8 @@ impl TransactionOptions {
             Isolation::Serializable => " ISOLATION LEVEL SERIALIZABLE",
         };
         let access = if self.read_only { " READ ONLY" } else { "" };
-        let ms = statement_timeout.as_millis().max(1);
+        // The server's longest is some 25 days.
+        let ms = statement_timeout.as_millis().clamp(1, i32::MAX as u128);
         format!(
             "BEGIN{isolation}{access}; SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = {ms}; \
              SET LOCAL idle_in_transaction_session_timeout = {ms}"

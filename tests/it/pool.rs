@@ -2,13 +2,14 @@
 
 use crate::support::postgres::{Database, Server, eventually};
 use crate::support::proxy::{Fault, Proxy};
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::types::Type;
 use trackd::class::Class;
-use trackd::store::pool::Statistics;
+use trackd::store::pool::{End, Events, Seen, Statistics};
 use trackd::store::{Error, Pool, PoolOptions, Statement};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -360,4 +361,164 @@ async fn connections_of_an_age_are_not_lent() {
     let statistics = pool.statistics();
     assert!(statistics.recycled >= 4 && statistics.connected >= 5, "{statistics:?}");
     adds_up(&statistics, pool.numbers().size);
+}
+
+#[tokio::test]
+async fn a_life_of_no_time_serves_one_borrower_each() {
+    let database = Server::shared().database().await;
+    let pool = Pool::new(PoolOptions { pool_recycle: Duration::ZERO, ..options(&database.url()) });
+    for _ in 0..3 {
+        assert_eq!(select(&pool).await.unwrap(), 1);
+        rests(&pool).await;
+    }
+    let statistics = pool.statistics();
+    assert!(statistics.connected == 3 && statistics.recycled >= 2, "{statistics:?}");
+    adds_up(&statistics, pool.numbers().size);
+}
+
+#[tokio::test]
+async fn times_without_end_are_taken() {
+    let database = Server::shared().database().await;
+    let forever = Duration::MAX;
+    let pool = Pool::new(PoolOptions {
+        pool_timeout: forever,
+        pool_recycle: forever,
+        statement_timeout: forever,
+        slow_statement: forever,
+        ..options(&database.url())
+    });
+    let mut guard = pool.begin_within(forever).await.unwrap();
+    assert_eq!(guard.query(Statement::new("SELECT 1")).await.unwrap().len(), 1);
+    guard.commit().await.map(drop).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patience_is_not_longer_than_it_says() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    proxy.set(Fault::Reset);
+    let limit = Duration::from_secs(1);
+    let pool = Pool::new(PoolOptions { pool_timeout: limit, ..options(&proxy.url(&database)) });
+    let (asking, begun) = (pool.clone(), Instant::now());
+    let asking = tokio::spawn(async move { asking.begin_patiently().await.map(drop) });
+    eventually("half of the time", PATIENCE, async || begun.elapsed() > limit / 2).await;
+    // It was refused so far; from now on a connect is not answered.
+    proxy.set(Fault::Freeze);
+    assert_eq!(asking.await.unwrap().unwrap_err().class(), Class::Retry);
+    assert!(begun.elapsed() < limit * 7 / 5, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_wait_in_vain_says_what_for() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    let short = PoolOptions {
+        pool_size: 1,
+        max_overflow: 0,
+        pool_timeout: Duration::from_millis(200),
+        ..options(&proxy.url(&database))
+    };
+    let pool = Pool::new(short.clone());
+    let guard = pool.begin().await.unwrap();
+    let error = pool.begin().await.unwrap_err().to_string();
+    assert_eq!(error, "borrow a connection: all 1 were in use for 200ms: pool_size and max_overflow allow no more");
+    drop(guard);
+    proxy.set(Fault::Freeze);
+    let error = Pool::new(short).begin().await.unwrap_err().to_string();
+    assert_eq!(error, "borrow a connection: no server answered a connect within 200ms");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_connect_is_served_by_the_changed_pool_and_refused_by_the_closed_one() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    proxy.set(Fault::Freeze);
+    let pool = Pool::new(options(&proxy.url(&database)));
+    let ask = || {
+        let pool = pool.clone();
+        tokio::spawn(async move { select(&pool).await })
+    };
+    let connects = async |count| eventually("a connect", PATIENCE, async || proxy.accepted() == count).await;
+    let waits = ask();
+    connects(1).await;
+    let begun = Instant::now();
+    pool.change(options(&database.url())).await.unwrap();
+    assert_eq!(waits.await.unwrap().unwrap(), 1);
+    assert!(begun.elapsed() < Duration::from_secs(5), "not for the connect: {:?}", begun.elapsed());
+    pool.replace(options(&proxy.url(&database)));
+    let waits = ask();
+    connects(2).await;
+    assert!(pool.close(PATIENCE).await);
+    assert!(begun.elapsed() < Duration::from_secs(5), "not for the connect: {:?}", begun.elapsed());
+    assert!(waits.await.unwrap().unwrap_err().to_string().contains("the pool is closed"));
+    adds_up(&pool.statistics(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_pool_stays_closed_and_a_change_stays_made_whatever_comes_at_the_same_time() {
+    let database = Server::shared().database().await;
+    let resets = |pool: &Pool, start: &Arc<Barrier>| {
+        let (pool, start, handle) = (pool.clone(), start.clone(), Handle::current());
+        std::thread::spawn(move || {
+            let _runtime = handle.enter();
+            start.wait();
+            (0..20).for_each(|_| pool.reset());
+        })
+    };
+    for turn in 0..500 {
+        let (pool, start) = (Pool::new(options(&database.url())), Arc::new(Barrier::new(2)));
+        let resetting = resets(&pool, &start);
+        start.wait();
+        if turn % 2 == 0 {
+            assert!(pool.close(PATIENCE).await);
+            resetting.join().unwrap();
+            assert!(pool.target().is_none(), "turn {turn}");
+        } else {
+            pool.replace(PoolOptions { pool_size: 7, ..options(&database.url()) });
+            resetting.join().unwrap();
+            assert_eq!(pool.numbers().limit, 9, "turn {turn}");
+        }
+    }
+}
+
+/// A listener that fails at everything.
+struct Panics;
+
+impl Events for Panics {
+    fn connected(&self, _: Seen<'_>, _: Duration) {
+        panic!("on purpose");
+    }
+    fn failed(&self, _: &Error) {
+        panic!("on purpose");
+    }
+    fn borrowed(&self, _: Seen<'_>, _: Duration) {
+        panic!("on purpose");
+    }
+    fn returned(&self, _: Seen<'_>, _: Duration) {
+        panic!("on purpose");
+    }
+    fn closed(&self, _: Seen<'_>, _: End) {
+        panic!("on purpose");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_panics_harms_nobody() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    let pool = Pool::new(PoolOptions { events: Some(Arc::new(Panics)), ..options(&proxy.url(&database)) });
+    all_are_served(&pool, 50).await;
+    proxy.set(Fault::Reset);
+    eventually("a refusal", PATIENCE, async || {
+        let _ = select(&pool).await;
+        pool.statistics().connect_failed >= 8
+    })
+    .await;
+    proxy.set(Fault::None);
+    pool.begin_within(PATIENCE).await.map(drop).unwrap();
+    all_are_served(&pool, 50).await;
+    rests(&pool).await;
+    adds_up(&pool.statistics(), pool.numbers().size);
+    assert!(pool.close(PATIENCE).await);
+    adds_up(&pool.statistics(), 0);
 }

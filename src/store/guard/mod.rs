@@ -251,7 +251,7 @@ impl Guard {
 
     /// What one await may take at most.
     fn limit(&self) -> Duration {
-        self.statement_timeout() + GRACE
+        self.statement_timeout().saturating_add(GRACE)
     }
 
     /// Marks the guard busy and open before an await; `leave` takes it back after.

@@ -13,10 +13,11 @@ use super::options::PoolOptions;
 use super::session::{Manager, Watchers};
 use crate::store::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The connections of one configuration.
@@ -27,8 +28,8 @@ pub(super) struct Core {
     pub(super) waiting: AtomicU32,
     pub(super) options: PoolOptions,
     watchers: Watchers,
-    /// Another configuration is in force: what comes back is closed.
-    retired: AtomicBool,
+    /// Another configuration is in force: what comes back is closed, who waits is sent there.
+    retired: CancellationToken,
 }
 
 /// Why nothing was lent.
@@ -60,8 +61,7 @@ impl Core {
             .queue_strategy(bb8::QueueStrategy::Lifo)
             .build_unchecked(manager);
         let permits = Arc::new(Semaphore::new(options.limit() as usize));
-        let (waiting, retired) = (AtomicU32::new(0), AtomicBool::new(false));
-        Core { bb8, permits, breaker, waiting, options, watchers, retired }
+        Core { bb8, permits, breaker, waiting: AtomicU32::new(0), options, watchers, retired: CancellationToken::new() }
     }
 
     /// Lends a connection, in the order of asking.
@@ -77,6 +77,8 @@ impl Core {
         let _probe = self.admit()?;
         let session = tokio::select! {
             biased;
+            // Its connect may hang, or its server be gone: that is nothing to wait for any more.
+            () = self.retired.cancelled() => return Err(Refusal::Retired),
             lent = self.bb8.get_owned() => lent.map_err(|_| Refusal::Failed(self.cause()))?,
             error = self.nothing_left(&mut failures) => return Err(Refusal::Failed(error)),
         };
@@ -126,7 +128,7 @@ impl Core {
 
     /// Lends nothing more. Who waits is told so; what is lent is closed when it comes back.
     pub(super) fn retire(&self) {
-        self.retired.store(true, Ordering::Release);
+        self.retired.cancel();
         self.permits.close();
     }
 
@@ -205,7 +207,7 @@ impl Drop for Lease {
         if self.session.ends.is_some() {
             return;
         }
-        if self.core.retired.load(Ordering::Acquire) {
+        if self.core.retired.is_cancelled() {
             self.session.ends = Some(End::Reset);
         } else if self.session.client.is_closed() {
             self.session.ends = Some(End::Broken);

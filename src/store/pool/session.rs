@@ -14,6 +14,7 @@ use crate::store::connect::{Link, Opened};
 use bb8::ManageConnection;
 use bb8_postgres::PostgresConnectionManager;
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -23,6 +24,9 @@ use tokio_util::task::TaskTracker;
 
 /// Numbers of connections, in this process.
 static NUMBER: AtomicU64 = AtomicU64::new(1);
+
+/// A connection lent for the first time so soon was made for this borrower.
+const JUST_MADE: Duration = Duration::from_secs(1);
 
 /// One connection.
 pub(in crate::store) struct Session {
@@ -55,9 +59,12 @@ pub(super) struct Watchers {
 }
 
 impl Watchers {
+    /// A listener that panics is told of in the log, and harms nobody: it is called where connections are counted.
     pub(super) fn tell(&self, event: impl FnOnce(&dyn Events)) {
-        if let Some(events) = &self.events {
-            event(&**events);
+        if let Some(events) = &self.events
+            && catch_unwind(AssertUnwindSafe(|| event(&**events))).is_err()
+        {
+            tracing::error!(target: "trackd::store", "a listener of the pool panicked");
         }
     }
 }
@@ -168,7 +175,9 @@ impl Manager {
             return Some(End::Broken);
         }
         let suspect = session.number < self.suspect.load(Ordering::Relaxed);
-        let old = session.born.elapsed() >= session.recycle;
+        // Made for who asks now, however short its life: or none would ever be lent.
+        let just_made = session.connecting.is_some() && session.born.elapsed() < JUST_MADE;
+        let old = session.born.elapsed() >= session.recycle && !just_made;
         suspect.then_some(End::Invalid).or(old.then_some(End::Recycled))
     }
 }
@@ -200,9 +209,10 @@ impl ManageConnection for Manager {
     }
 
     async fn is_valid(&self, session: &mut Session) -> Result<(), Unfit> {
+        let past = self.past(session);
         session.connecting = None;
-        if let Some(why) = self.past(session) {
-            session.ends = Some(why);
+        if past.is_some() {
+            session.ends = past;
             return Err(Unfit);
         }
         if !self.options.pool_pre_ping || session.last_used.elapsed() < self.options.ping_after {
