@@ -15,16 +15,20 @@ use bb8::ManageConnection;
 use bb8_postgres::PostgresConnectionManager;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
 use tokio_util::task::TaskTracker;
 
 /// Numbers of connections, in this process.
 static NUMBER: AtomicU64 = AtomicU64::new(1);
 
+/// A connect that takes longer may never be answered, though others would be.
+const LATE: Duration = Duration::from_millis(500);
 /// A connection lent for the first time so soon was made for this borrower.
 const JUST_MADE: Duration = Duration::from_secs(1);
 
@@ -101,6 +105,8 @@ pub(super) struct Manager {
     drivers: TaskTracker,
     /// Connections made before are not trusted without a new one: a ping was not answered.
     suspect: AtomicU64,
+    /// The one late connect that finds out whether others are answered.
+    scout: tokio::sync::Mutex<()>,
     /// bb8-postgres, which asks and judges a connection.
     judge: PostgresConnectionManager<NoTls>,
 }
@@ -120,7 +126,55 @@ impl Manager {
             options.target = options.target.for_writing();
         }
         let judge = PostgresConnectionManager::new(tokio_postgres::Config::new(), NoTls);
-        Manager { options, breaker, watchers, drivers, suspect: AtomicU64::new(0), judge }
+        Manager {
+            options,
+            breaker,
+            watchers,
+            drivers,
+            suspect: AtomicU64::new(0),
+            scout: tokio::sync::Mutex::default(),
+            judge,
+        }
+    }
+
+    /// Opens a connection, and does not stand or fall with one that is never answered.
+    ///
+    /// Those that wait for an answer hold all of bb8's places, so that no other is tried when the server is well again.
+    /// Of those that are late one tries anew beside its own; once that is answered, or any other, they all do.
+    ///
+    /// Cancel safety: safe; what is half open is closed.
+    async fn open_in_time(&self) -> Result<Session, Error> {
+        let mut made = self.breaker.made();
+        let mut first = pin!(self.open());
+        if let Ok(opened) = timeout(LATE, first.as_mut()).await {
+            return opened;
+        }
+        let mut scout = None;
+        loop {
+            if scout.is_none() {
+                tokio::select! {
+                    opened = first.as_mut() => return opened,
+                    _ = made.changed() => {}
+                    turn = self.scout.lock() => scout = Some(turn),
+                }
+            }
+            tokio::select! {
+                opened = first.as_mut() => return opened,
+                again = self.open_beside() => if let Some(session) = again { return Ok(session) },
+            }
+        }
+    }
+
+    /// Another try, which ends within `LATE`, and not sooner when it fails. Why it fails is the first one's to tell.
+    async fn open_beside(&self) -> Option<Session> {
+        let pace = sleep(LATE);
+        match timeout(LATE, self.open()).await {
+            Ok(Ok(session)) => Some(session),
+            _ => {
+                pace.await;
+                None
+            }
+        }
     }
 
     async fn open(&self) -> Result<Session, Error> {
@@ -157,7 +211,7 @@ impl Manager {
             let answer = client.simple_query("SHOW transaction_read_only").await?;
             Ok(!answer.iter().any(is_on))
         };
-        match tokio::time::timeout(self.options.ping_timeout, asking).await {
+        match timeout(self.options.ping_timeout, asking).await {
             Ok(Ok(true)) => Ok(()),
             Ok(Ok(false)) => Err(Error::unavailable("ping", "the server is a read-only standby")),
             Ok(Err(error)) => Err(Error::driver("ping", error)),
@@ -188,7 +242,7 @@ impl ManageConnection for Manager {
 
     async fn connect(&self) -> Result<Session, Unfit> {
         let connecting = self.breaker.connecting();
-        match self.open().await {
+        match self.open_in_time().await {
             Ok(mut session) => {
                 self.breaker.connected();
                 session.connecting = Some(connecting);

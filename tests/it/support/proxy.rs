@@ -20,6 +20,8 @@ pub enum Fault {
     LoseAnswers,
     /// Connections stay open, and nothing passes in either direction; new ones are accepted.
     Freeze,
+    /// New connections are accepted and never answered, whatever comes later.
+    Swallow,
     /// Every connection ends with a reset, new ones at once.
     Reset,
     /// Each piece waits.
@@ -82,6 +84,10 @@ async fn forward(client: TcpStream, server: PathBuf, line: Arc<Line>) {
     let mut fault = line.fault.subscribe();
     if *fault.borrow() == Fault::Reset {
         return reset(&client);
+    }
+    if *fault.borrow() == Fault::Swallow {
+        let (mut client, mut nowhere) = (client, tokio::io::sink());
+        return drop(tokio::io::copy(&mut client, &mut nowhere).await);
     }
     let Ok(server) = UnixStream::connect(server).await else { return };
     let (mut from_server, mut to_server) = server.into_split();
