@@ -70,6 +70,17 @@ impl Breaker {
         Ok(Some(Probe(self)))
     }
 
+    /// Whether a connect failed so lately that another one is not worth it yet.
+    ///
+    /// Those who wait are told the cause again: with connections left they go on waiting for one of them.
+    pub(super) fn is_pausing(&self, now: Instant) -> bool {
+        let pausing = self.pause.lock().unwrap_or_else(PoisonError::into_inner).until.is_some_and(|until| now < until);
+        if pausing {
+            self.cause.send_modify(|_| {});
+        }
+        pausing
+    }
+
     /// A connect begins.
     pub(super) fn connecting(self: &Arc<Self>) -> Connecting {
         self.pause.lock().unwrap_or_else(PoisonError::into_inner).connecting += 1;

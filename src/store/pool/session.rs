@@ -182,14 +182,13 @@ impl Manager {
         let Opened { client, link, place } = self.options.target.open().await?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let driver = self.drivers.spawn(drive(link, number, place.clone())).abort_handle();
-        let spread = self.options.pool_recycle.mul_f64(fastrand::f64() / 10.0);
         let session = Session {
             client,
             driver,
             number,
             place,
             born: Instant::now(),
-            recycle: self.options.pool_recycle.saturating_sub(spread),
+            recycle: life(self.options.pool_recycle, fastrand::f64()),
             last_used: Instant::now(),
             connecting: None,
             ends: None,
@@ -241,6 +240,11 @@ impl ManageConnection for Manager {
     type Error = Unfit;
 
     async fn connect(&self) -> Result<Session, Unfit> {
+        if self.breaker.is_pausing(Instant::now()) {
+            // There are others to wait for, or nobody would have been admitted: a server with too many connections
+            // must not be asked by every borrower that meets none at rest.
+            return Err(Unfit);
+        }
         let connecting = self.breaker.connecting();
         match self.open_in_time().await {
             Ok(mut session) => {
@@ -291,6 +295,11 @@ impl ManageConnection for Manager {
     }
 }
 
+/// Up to a tenth less than the longest: connections made together must not end together. `chance` is in 0..1.
+fn life(longest: Duration, chance: f64) -> Duration {
+    longest.saturating_sub(longest.mul_f64(chance / 10.0))
+}
+
 fn is_on(message: &SimpleQueryMessage) -> bool {
     matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("on"))
 }
@@ -312,5 +321,17 @@ async fn drive(mut link: Link, number: u64, place: String) {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lives_are_spread_over_their_last_tenth() {
+        let longest = Duration::from_secs(100);
+        assert_eq!([0.0, 0.5, 1.0].map(|chance| life(longest, chance).as_secs()), [100, 95, 90]);
+        assert!(life(Duration::MAX, 1.0) > longest);
     }
 }
