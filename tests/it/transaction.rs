@@ -2,6 +2,7 @@
 
 use crate::support::polls::at_most;
 use crate::support::postgres::{Database, SLOW_COMMIT, Server, eventually};
+use crate::support::proxy::{Fault, Proxy};
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -204,6 +205,12 @@ async fn a_part_that_fails_is_undone_by_itself() {
         guard
             .savepoint(async |guard: &mut Guard| {
                 guard.defer(insert(3));
+                let left = guard.savepoint(async |guard: &mut Guard| {
+                    // Never flushed: it goes with its part.
+                    guard.defer(insert(5));
+                    Err::<(), _>(Mine::Changed)
+                });
+                assert!(matches!(left.await, Err(Mine::Changed)));
                 let inner = guard.savepoint(async |guard: &mut Guard| {
                     guard.defer(insert(4));
                     guard.flush().await?;
@@ -291,7 +298,8 @@ fn a_connection_whose_roll_back_ended_with_its_runtime_is_not_lent() {
 async fn options_hold_for_their_transaction_and_not_for_the_next() {
     let (_database, pool) = database("CREATE TABLE t (n int8)").await;
     let sql = "SELECT concat_ws(',', current_setting('transaction_isolation'), current_setting('transaction_read_only'), \
-               current_setting('statement_timeout'))";
+               current_setting('statement_timeout'), current_setting('lock_timeout'), \
+               current_setting('idle_in_transaction_session_timeout'))";
     let options = TransactionOptions {
         isolation: Isolation::RepeatableRead,
         read_only: true,
@@ -299,7 +307,7 @@ async fn options_hold_for_their_transaction_and_not_for_the_next() {
         ..Default::default()
     };
     for (options, expected) in
-        [(options, "repeatable read,on,7s"), (TransactionOptions::default(), "read committed,off,1min")]
+        [(options, "repeatable read,on,7s,7s,7s"), (TransactionOptions::default(), "read committed,off,1min,1min,1min")]
     {
         let mut guard = pool.begin_with(&options).await.unwrap();
         assert_eq!(guard.query(Statement::new(sql)).await.unwrap()[0].get::<_, &str>(0), expected);
@@ -326,6 +334,8 @@ async fn a_large_answer_is_read_in_pieces() {
     }
     assert_eq!((pieces, sum), (vec![1000, 1000], (501..=2500).sum()));
     cursor.close();
+    let open = "SELECT count(*) FROM pg_cursors WHERE name <> ''";
+    assert_eq!(guard.query(Statement::new(open)).await.unwrap()[0].get::<_, i64>(0), 0, "it holds nothing any more");
     let mut copy = guard.copy_out("COPY t TO STDOUT").await.unwrap();
     let mut bytes = 0;
     while let Some(piece) = copy.next().await.unwrap() {
@@ -387,4 +397,107 @@ async fn dropped_or_panicked_after_any_poll_a_transaction_leaves_a_clean_connect
         one(&database, "SELECT count(*) FILTER (WHERE n = 1) - count(*) FILTER (WHERE n = 2) FROM t").await,
     );
     assert!(whole > 0 && rows >= whole * 2 && halves == 0, "{whole} whole, {rows} rows, {halves} halves");
+}
+
+#[tokio::test]
+async fn a_statement_that_fails_in_the_flight_of_commit_costs_its_transaction_and_no_connection() {
+    let (database, pool) = database("CREATE TABLE t (n int8 PRIMARY KEY)").await;
+    let mut guard = pool.begin().await.unwrap();
+    [insert(1), insert(1), insert(2)].into_iter().for_each(|statement| guard.defer(statement));
+    assert!(guard.commit().await.unwrap_err().is_unique_violation());
+    let mut guard = pool.begin().await.unwrap();
+    guard.defer(insert(3));
+    guard.commit().await.map(drop).unwrap();
+    assert_eq!(one(&database, "SELECT sum(n)::int8 FROM t").await, 3);
+    let statistics = pool.statistics();
+    assert_eq!((statistics.connected, statistics.committed, statistics.rolled_back), (1, 1, 1), "{statistics:?}");
+}
+
+#[tokio::test]
+async fn a_copy_that_is_dropped_in_the_middle_lands_nothing() {
+    let (database, pool) = database("CREATE TABLE t (n int8)").await;
+    let tuple = bytes::Bytes::from_static(&[0, 1, 0, 0, 0, 8, 0, 0, 0, 0, 0, 0, 0, 2]);
+    for sent in 0..3 {
+        let mut guard = pool.begin().await.unwrap();
+        guard.defer(insert(1));
+        let mut copy = guard.copy_in("COPY t FROM STDIN (FORMAT binary)").await.unwrap();
+        for _ in 0..sent {
+            copy.send(tuple.clone()).await.unwrap();
+        }
+        drop(copy);
+        assert!(guard.query(Statement::new("SELECT 1")).await.unwrap_err().to_string().contains("aborted"));
+        assert!(guard.commit().await.is_err());
+    }
+    assert_eq!(one(&database, "SELECT count(*) FROM t").await, 0);
+    assert_eq!(pool.begin().await.unwrap().query(Statement::new("SELECT 1")).await.unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_deadline_after_a_refused_commit_is_no_unknown_one() {
+    let refused = "CREATE TABLE t (n int8); CREATE FUNCTION again() RETURNS trigger LANGUAGE plpgsql AS \
+                   $$BEGIN RAISE EXCEPTION 'again' USING ERRCODE = '40001'; END$$; \
+                   CREATE CONSTRAINT TRIGGER again AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED \
+                   FOR EACH ROW EXECUTE FUNCTION again()";
+    let (_database, pool) = database(refused).await;
+    let runs = AtomicU32::new(0);
+    let short = TransactionOptions { deadline: Some(Duration::from_secs(2)), ..Default::default() };
+    let late = pool.transaction(short, async |guard: &mut Guard| {
+        guard.defer(insert(1));
+        if runs.fetch_add(1, Ordering::Relaxed) == 1 {
+            std::future::pending::<()>().await;
+        }
+        Ok::<_, Error>(())
+    });
+    let error = late.await.unwrap_err();
+    assert_eq!((error.to_string().as_str(), error.is_unknown_commit()), ("transaction: no answer within 2s", false));
+    assert_eq!((pool.statistics().retried, pool.statistics().unknown), (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn whatever_waits_for_a_silent_server_ends_soon_after_its_statement_timeout() {
+    let database = Server::shared().database().await;
+    database.client().await.batch_execute("CREATE TABLE t (n int8)").await.unwrap();
+    let proxy = Proxy::start(database.socket()).await;
+    let statement_timeout = Duration::from_millis(500);
+    let options = PoolOptions { statement_timeout, ..PoolOptions::new(&proxy.url(&database)).unwrap() };
+    let pool = Pool::new(options);
+    let mut guards = Vec::new();
+    for _ in 0..6 {
+        let mut guard = pool.begin().await.unwrap();
+        guard.defer(insert(1));
+        guards.push(guard);
+    }
+    let mut guards = guards.into_iter();
+    let [mut queries, mut flushes, commits, mut copies, mut reads, mut cursors] =
+        std::array::from_fn(|_| guards.next().unwrap());
+    let mut copy = copies.copy_in("COPY t FROM STDIN (FORMAT binary)").await.unwrap();
+    let mut read = reads.copy_out("COPY (SELECT generate_series(1, 10000000)) TO STDOUT").await.unwrap();
+    let mut cursor = cursors.cursor(Statement::new("SELECT generate_series(1, 1000)"), 1).await.unwrap();
+    proxy.set(Fault::Freeze);
+    let sends = async {
+        loop {
+            copy.send(bytes::Bytes::from(vec![0; 1 << 20])).await?;
+        }
+    };
+    let reading = async {
+        while read.next().await?.is_some() {}
+        Ok::<(), Error>(())
+    };
+    let all = async {
+        tokio::join!(
+            queries.query(Statement::new("SELECT 1")),
+            flushes.flush(),
+            commits.commit(),
+            sends,
+            reading,
+            cursor.next()
+        )
+    };
+    let (query, flush, commit, send, read, next): (_, _, _, Result<(), Error>, _, _) =
+        timeout(PATIENCE / 2, all).await.expect("nobody hangs");
+    assert!(commit.map(drop).unwrap_err().is_unknown_commit());
+    let errors = [query.map(drop), flush.map(drop), send, read, next.map(drop)].map(Result::unwrap_err);
+    for error in errors {
+        assert!(error.is_away() && !error.is_unknown_commit() && error.class() == Class::Retry, "{error}");
+    }
 }
