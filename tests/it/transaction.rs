@@ -111,6 +111,16 @@ async fn a_commit_that_was_not_answered_is_unknown_and_neither_landed_nor_rolled
 }
 
 #[tokio::test]
+async fn a_server_that_does_not_know_what_became_of_a_commit_is_believed() {
+    let (_database, pool) = database("CREATE TABLE t (n int8)").await;
+    for (code, unknown) in [("40003", true), ("08007", true), ("40002", false)] {
+        let mut guard = pool.begin().await.unwrap();
+        guard.defer(Statement::new(format!("DO $$ BEGIN RAISE EXCEPTION 'so' USING ERRCODE = '{code}'; END $$")));
+        assert_eq!(guard.commit().await.unwrap_err().is_unknown_commit(), unknown, "{code}");
+    }
+}
+
+#[tokio::test]
 async fn a_conflict_that_the_work_passed_over_is_tried_again() {
     let (database, pool) = database("CREATE TABLE t (n int8)").await;
     let runs = AtomicU32::new(0);
