@@ -118,10 +118,12 @@ async fn ten_thousand_borrowers_on_fifteen_connections_are_all_served() {
         ..options(&database.url())
     });
     all_are_served(&pool, 10_000).await;
+    // The next one lets go what more than one gave back at once.
+    assert_eq!(select(&pool).await.unwrap(), 1);
     rests(&pool).await;
     let (numbers, statistics) = (pool.numbers(), pool.statistics());
     assert!(numbers.size <= 5, "overflow ends with the load: {numbers:?}");
-    assert_eq!((statistics.lent, statistics.timed_out, statistics.committed), (10_000, 0, 10_000));
+    assert_eq!((statistics.lent, statistics.timed_out, statistics.committed), (10_001, 0, 10_001));
     adds_up(&statistics, numbers.size);
     assert!(pool.close(PATIENCE).await);
     adds_up(&pool.statistics(), 0);
@@ -596,8 +598,8 @@ async fn a_connection_used_lately_is_lent_without_a_question() {
     let database = Server::shared().database().await;
     let proxy = Proxy::start(database.socket()).await;
     let pool = Pool::new(options(&proxy.url(&database)));
-    let made = Instant::now();
     pool.begin().await.map(drop).unwrap();
+    let made = Instant::now();
     eventually("older than that", PATIENCE, async || made.elapsed() > Duration::from_secs(1)).await;
     assert_eq!(select(&pool).await.unwrap(), 1);
     rests(&pool).await;
@@ -741,4 +743,28 @@ async fn a_connection_whose_cancel_is_lost_is_closed_all_the_same() {
     drop(guard);
     assert!(pool.close(Duration::from_secs(20)).await, "not only when the query ends");
     assert_eq!(pool.statistics().broken, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_nobody_waited_for_any_more_end_with_the_next_borrow() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    proxy.set(Fault::Freeze);
+    let limited = PoolOptions { pool_timeout: Duration::from_millis(200), ..options(&proxy.url(&database)) };
+    let pool = Pool::new(limited);
+    let tasks: Vec<_> = (0..4)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move { pool.begin().await.map(drop) })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap_err();
+    }
+    proxy.set(Fault::None);
+    eventually("their connections", PATIENCE, async || pool.numbers().idle == 4).await;
+    assert_eq!(select(&pool).await.unwrap(), 1);
+    rests(&pool).await;
+    assert_eq!((pool.numbers().size, pool.statistics().overflow), (2, 2));
+    adds_up(&pool.statistics(), 2);
 }

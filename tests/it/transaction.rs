@@ -216,6 +216,7 @@ async fn a_part_that_fails_is_undone_by_itself() {
             .savepoint(async |guard: &mut Guard| {
                 guard.defer(insert(3));
                 let left = guard.savepoint(async |guard: &mut Guard| {
+                    assert!(guard.query(Statement::new("SELECT 1 / 0")).await.is_err());
                     // Never flushed: it goes with its part.
                     guard.defer(insert(5));
                     Err::<(), _>(Mine::Changed)

@@ -75,12 +75,19 @@ impl Core {
         let permit = self.permits.clone().acquire_owned().await.map_err(|_| Refusal::Retired)?;
         let mut failures = self.breaker.subscribe();
         let _probe = self.admit()?;
-        let session = tokio::select! {
-            biased;
-            // Its connect may hang, or its server be gone: that is nothing to wait for any more.
-            () = self.retired.cancelled() => return Err(Refusal::Retired),
-            lent = self.bb8.get_owned() => lent.map_err(|_| Refusal::Failed(self.cause()))?,
-            error = self.nothing_left(&mut failures) => return Err(Refusal::Failed(error)),
+        let session = loop {
+            let mut session = tokio::select! {
+                biased;
+                // Its connect may hang, or its server be gone: that is nothing to wait for any more.
+                () = self.retired.cancelled() => return Err(Refusal::Retired),
+                lent = self.bb8.get_owned() => lent.map_err(|_| Refusal::Failed(self.cause()))?,
+                error = self.nothing_left(&mut failures) => return Err(Refusal::Failed(error)),
+            };
+            if !self.is_too_many(1) {
+                break session;
+            }
+            // More rest than are kept: several came back at once, or who had asked for them gave up.
+            session.ends = Some(End::Overflow);
         };
         let waited = asked.elapsed();
         self.watchers.counters.wait.add(waited);
@@ -118,6 +125,11 @@ impl Core {
 
     fn cause(&self) -> Error {
         self.breaker.cause().unwrap_or_else(|| Error::unavailable("borrow a connection", "none could be made"))
+    }
+
+    /// Whether as many rest as are kept, and nobody but `asking` would take one.
+    fn is_too_many(&self, asking: u32) -> bool {
+        self.waiting.load(Ordering::Relaxed) <= asking && self.size().1 >= self.options.kept()
     }
 
     /// Connections open, and those that rest.
@@ -211,8 +223,8 @@ impl Drop for Lease {
             self.session.ends = Some(End::Reset);
         } else if self.session.client.is_closed() {
             self.session.ends = Some(End::Broken);
-        } else if self.core.waiting.load(Ordering::Relaxed) == 0 && self.core.size().1 >= self.core.options.kept() {
-            // Overflow ends with the load: beyond pool_size nothing rests.
+        } else if self.core.is_too_many(0) {
+            // Overflow ends with the load.
             self.session.ends = Some(End::Overflow);
         }
     }
