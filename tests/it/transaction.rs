@@ -136,6 +136,22 @@ async fn a_conflict_that_the_work_passed_over_is_tried_again() {
     assert_eq!((runs.load(Ordering::Relaxed), one(&database, "SELECT count(*) FROM t").await), (2, 1));
 }
 
+#[tokio::test]
+async fn a_commit_that_may_have_landed_is_not_tried_again_whatever_was_met_before() {
+    let (_database, pool) = database("CREATE TABLE t (n int8)").await;
+    let raise = |code| format!("DO $$ BEGIN RAISE EXCEPTION 'so' USING ERRCODE = '{code}'; END $$");
+    let runs = AtomicU32::new(0);
+    let done = pool.transaction(TransactionOptions::default(), async |guard: &mut Guard| {
+        runs.fetch_add(1, Ordering::Relaxed);
+        let part = guard.savepoint(async |guard: &mut Guard| guard.batch("a conflict", &raise("40P01")).await);
+        assert!(part.await.unwrap_err().is_conflict());
+        guard.defer(Statement::new(raise("40003")));
+        Ok::<_, Error>(())
+    });
+    assert!(done.await.unwrap_err().is_unknown_commit());
+    assert_eq!(runs.load(Ordering::Relaxed), 1);
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_serialization_failure_is_tried_again_with_what_is_there_now() {
     let (database, pool) = database("CREATE TABLE t (n int8); INSERT INTO t VALUES (0)").await;
