@@ -1,7 +1,7 @@
 //! Behaviour of whole transactions: what is retried, what is undone, what is read in pieces.
 
 use crate::support::polls::at_most;
-use crate::support::postgres::{Database, SLOW_COMMIT, Server, eventually};
+use crate::support::postgres::{Database, SLOW_COMMIT, Server, eventually, free_port};
 use crate::support::proxy::{Fault, Proxy};
 use futures_util::FutureExt;
 use std::panic::AssertUnwindSafe;
@@ -118,6 +118,44 @@ async fn a_server_that_does_not_know_what_became_of_a_commit_is_believed() {
         guard.defer(Statement::new(format!("DO $$ BEGIN RAISE EXCEPTION 'so' USING ERRCODE = '{code}'; END $$")));
         assert_eq!(guard.commit().await.unwrap_err().is_unknown_commit(), unknown, "{code}");
     }
+}
+
+#[tokio::test]
+async fn each_answer_of_the_server_says_whether_another_may_do_and_what_a_person_can() {
+    let (_database, pool) = database("CREATE TABLE t (n int8)").await;
+    let codes = [
+        ("08006", Class::Retry, true, None),
+        ("25006", Class::Retry, true, Some("primary")),
+        ("53100", Class::Retry, true, Some("space")),
+        ("53300", Class::Retry, true, Some("max_connections")),
+        ("57P03", Class::Retry, true, Some("recovering")),
+        ("57014", Class::Retry, false, None),
+        ("40001", Class::Retry, false, None),
+        ("22003", Class::Row, false, None),
+        ("44000", Class::Row, false, None),
+        ("0A000", Class::Standing, false, None),
+        ("28P01", Class::Standing, false, Some("pg_hba.conf")),
+        ("3D000", Class::Standing, false, Some("create the database")),
+        ("3F000", Class::Standing, false, None),
+        ("42501", Class::Standing, false, Some("grant")),
+        ("42P01", Class::Standing, false, Some("trackd check")),
+    ];
+    for (code, class, away, hint) in codes {
+        let mut guard = pool.begin().await.unwrap();
+        let raise = format!("DO $$ BEGIN RAISE EXCEPTION 'so' USING ERRCODE = '{code}'; END $$");
+        let error = guard.batch("raise", &raise).await.unwrap_err();
+        assert_eq!((error.sqlstate(), error.class(), error.is_away()), (Some(code), class, away), "{error}");
+        let told = error.hint();
+        assert_eq!(told.is_some(), hint.is_some(), "{code}: {told:?}");
+        assert!(hint.is_none_or(|hint| told.unwrap().contains(hint)), "{code}");
+    }
+}
+
+#[tokio::test]
+async fn a_cause_is_told_once() {
+    let url = format!("host=127.0.0.1 port={} user=nobody sslmode=disable", free_port());
+    let error = Pool::new(PoolOptions::new(&url).unwrap()).begin().await.unwrap_err().to_string();
+    assert_eq!(error.matches("refused").count(), 1, "{error}");
 }
 
 #[tokio::test]
