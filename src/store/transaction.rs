@@ -9,6 +9,7 @@
 //! Must not know: what the work is.
 
 use super::{Error, Guard, Pool};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 /// What a transaction sees of others.
@@ -59,7 +60,8 @@ impl TransactionOptions {
             Isolation::Serializable => " ISOLATION LEVEL SERIALIZABLE",
         };
         let access = if self.read_only { " READ ONLY" } else { "" };
-        let ms = statement_timeout.as_millis().max(1);
+        // The server's longest is some 25 days.
+        let ms = statement_timeout.as_millis().clamp(1, i32::MAX as u128);
         format!(
             "BEGIN{isolation}{access}; SET LOCAL statement_timeout = {ms}; SET LOCAL lock_timeout = {ms}; \
              SET LOCAL idle_in_transaction_session_timeout = {ms}"
@@ -79,24 +81,32 @@ impl Pool {
     /// Cancel safety: dropped before COMMIT was sent, nothing has happened; after it, the outcome is unknown.
     ///
     /// # Errors
-    /// What `work` returned; the pool's; `is_unknown_commit` when the answer to COMMIT was lost: ask the database
-    /// whether it landed before it is tried again.
+    /// What `work` returned; the pool's; `is_unknown_commit` when the answer to COMMIT was lost, or had not come when the
+    /// deadline passed: ask the database whether it landed before it is tried again.
     pub async fn transaction<T, E, F>(&self, options: TransactionOptions, work: F) -> Result<T, E>
     where
         E: From<Error>,
         F: AsyncFnMut(&mut Guard) -> Result<T, E>,
     {
-        let attempts = self.attempts(&options, work);
-        match options.deadline {
-            None => attempts.await,
-            Some(deadline) => match tokio::time::timeout(deadline, attempts).await {
-                Ok(done) => done,
-                Err(_) => Err(Error::timeout("transaction", deadline).into()),
-            },
+        let committing = AtomicBool::new(false);
+        let attempts = self.attempts(&options, &committing, work);
+        let Some(deadline) = options.deadline else { return attempts.await };
+        match tokio::time::timeout(deadline, attempts).await {
+            Ok(done) => done,
+            Err(_) => {
+                let late = Error::timeout("transaction", deadline);
+                Err(if committing.into_inner() { Error::unknown_commit(late) } else { late }.into())
+            }
         }
     }
 
-    async fn attempts<T, E, F>(&self, options: &TransactionOptions, mut work: F) -> Result<T, E>
+    /// `committing` tells, whenever the future is dropped, whether COMMIT may have been sent.
+    async fn attempts<T, E, F>(
+        &self,
+        options: &TransactionOptions,
+        committing: &AtomicBool,
+        mut work: F,
+    ) -> Result<T, E>
     where
         E: From<Error>,
         F: AsyncFnMut(&mut Guard) -> Result<T, E>,
@@ -111,13 +121,18 @@ impl Pool {
                     drop(guard);
                     (error, conflict)
                 }
-                Ok(value) => match guard.commit().await {
-                    Ok(_receipt) => return Ok(value),
-                    Err(error) => {
-                        let conflict = error.is_conflict();
-                        (error.into(), conflict)
+                Ok(value) => {
+                    committing.store(true, Ordering::Relaxed);
+                    match guard.commit().await {
+                        Ok(_receipt) => return Ok(value),
+                        Err(error) => {
+                            committing.store(false, Ordering::Relaxed);
+                            // A conflict that `work` passed over is why the commit was refused.
+                            let again = (conflict || error.is_conflict()) && !error.is_unknown_commit();
+                            (error.into(), again)
+                        }
                     }
-                },
+                }
             };
             if !conflict || attempt >= options.attempts {
                 return Err(error);

@@ -1,7 +1,7 @@
 //! Behaviour of the pool with more than one server behind it: standbys, and a pooler.
 
 use crate::support::bouncer::Bouncer;
-use crate::support::postgres::{Server, eventually};
+use crate::support::postgres::{SLOW_COMMIT, Server, eventually};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::types::Type;
@@ -110,4 +110,27 @@ async fn behind_a_pooler_in_transaction_mode_nothing_of_a_session_is_missed_or_l
     bouncer.again().await;
     insert(&pool, 1).await.unwrap();
     assert!(pool.close(PATIENCE).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_server_lost_behind_a_pooler_in_a_commit_leaves_the_outcome_unknown() {
+    let server = Server::own();
+    let database = server.database().await;
+    let client = database.client().await;
+    client.batch_execute(SLOW_COMMIT).await.unwrap();
+    let bouncer = Bouncer::start(&database, 2).await;
+    let pool = Pool::new(PoolOptions::new(&bouncer.url(&database)).unwrap());
+    let mut guard = pool.begin().await.unwrap();
+    guard.defer(Statement::new("INSERT INTO t VALUES (1)"));
+    let lost = async {
+        let commits = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query = 'COMMIT'";
+        eventually("a commit", PATIENCE, async || !client.query(commits, &[]).await.unwrap().is_empty()).await;
+        server.kill();
+    };
+    let (done, ()) = tokio::join!(guard.commit(), lost);
+    let error = done.map(drop).unwrap_err();
+    assert!(error.to_string().contains("08P01"), "PgBouncer's own words, as an answer: {error}");
+    assert!(error.is_unknown_commit(), "{error}");
+    let statistics = pool.statistics();
+    assert_eq!((statistics.unknown, statistics.rolled_back, statistics.committed), (1, 0, 0), "{statistics:?}");
 }

@@ -1,6 +1,6 @@
 //! Behaviour of the pool when the server fails in the middle of something.
 
-use crate::support::postgres::{Database, Server, eventually};
+use crate::support::postgres::{Database, SLOW_COMMIT, Server, eventually};
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 use std::time::Duration;
@@ -37,11 +37,7 @@ fn lost(error: &Error) {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_session_ended_in_a_query_a_copy_or_a_commit_costs_its_transaction_only() {
-    let slow_commit = "CREATE TABLE t (n int8); CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
-                       'BEGIN PERFORM pg_sleep(60); RETURN NULL; END'; \
-                       CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED \
-                       FOR EACH ROW WHEN (NEW.n = 1) EXECUTE FUNCTION slow()";
-    let (database, pool) = database(slow_commit).await;
+    let (database, pool) = database(SLOW_COMMIT).await;
     let mut guard = pool.begin().await.unwrap();
     let query = guard.query(Statement::new("SELECT pg_sleep(60), 'in a query'"));
     let (ended, ()) = tokio::join!(query, terminate(&database, "in a query"));
@@ -72,6 +68,8 @@ async fn a_session_ended_in_a_query_a_copy_or_a_commit_costs_its_transaction_onl
     let (ended, ()) = tokio::join!(guard.commit(), terminate(&database, "COMMIT"));
     let error = ended.map(drop).unwrap_err();
     assert!(error.is_unknown_commit(), "{error}");
+    let statistics = pool.statistics();
+    assert_eq!((statistics.rolled_back, statistics.unknown), (4, 1), "{statistics:?}");
     serves(&pool).await;
 }
 

@@ -1,14 +1,17 @@
 //! Behaviour of the pool: who is served when, and what becomes of it when server or network fail.
 
+use crate::support::polls::at_most;
 use crate::support::postgres::{Database, Server, eventually};
 use crate::support::proxy::{Fault, Proxy};
-use std::sync::Arc;
+use futures_util::FutureExt;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Barrier};
 use std::time::Duration;
+use tokio::runtime::Handle;
 use tokio::time::{Instant, timeout};
 use tokio_postgres::types::Type;
 use trackd::class::Class;
-use trackd::store::pool::Statistics;
+use trackd::store::pool::{End, Events, Seen, Statistics};
 use trackd::store::{Error, Pool, PoolOptions, Statement};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -115,10 +118,12 @@ async fn ten_thousand_borrowers_on_fifteen_connections_are_all_served() {
         ..options(&database.url())
     });
     all_are_served(&pool, 10_000).await;
+    // The next one lets go what more than one gave back at once.
+    assert_eq!(select(&pool).await.unwrap(), 1);
     rests(&pool).await;
     let (numbers, statistics) = (pool.numbers(), pool.statistics());
     assert!(numbers.size <= 5, "overflow ends with the load: {numbers:?}");
-    assert_eq!((statistics.lent, statistics.timed_out, statistics.committed), (10_000, 0, 10_000));
+    assert_eq!((statistics.lent, statistics.timed_out, statistics.committed), (10_001, 0, 10_001));
     adds_up(&statistics, numbers.size);
     assert!(pool.close(PATIENCE).await);
     adds_up(&pool.statistics(), 0);
@@ -211,20 +216,40 @@ async fn a_dead_database_is_tried_by_one_and_told_to_all() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn nobody_queues_behind_the_one_that_tries_a_dead_database() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    proxy.set(Fault::Reset);
+    let pool = Pool::new(PoolOptions { pool_size: 1, max_overflow: 0, ..options(&proxy.url(&database)) });
+    let cause = select(&pool).await.unwrap_err().to_string();
+    proxy.set(Fault::Freeze);
+    let tries = pool.clone();
+    let tries = tokio::spawn(async move { tries.begin_within(PATIENCE).await.map(drop) });
+    eventually("the one that tries", PATIENCE, async || proxy.accepted() == 2).await;
+    let refused = timeout(Duration::from_secs(5), select(&pool)).await.expect("told at once").unwrap_err();
+    assert_eq!(refused.to_string(), cause);
+    proxy.set(Fault::None);
+    tries.await.unwrap().unwrap();
+    rests(&pool).await;
+    adds_up(&pool.statistics(), pool.numbers().size);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn connections_that_went_silent_cost_one_ping_and_not_one_each() {
     let database = Server::shared().database().await;
     let proxy = Proxy::start(database.socket()).await;
-    let options = PoolOptions { ping_after: Duration::ZERO, ..options(&proxy.url(&database)) };
-    let pool = Pool::new(options);
+    let ping_timeout = Duration::from_secs(2);
+    let pool = Pool::new(PoolOptions { ping_after: Duration::ZERO, ping_timeout, ..options(&proxy.url(&database)) });
     let guards = [pool.begin().await.unwrap(), pool.begin().await.unwrap()];
     drop(guards);
     rests(&pool).await;
     assert_eq!(pool.numbers().idle, 2);
     proxy.set(Fault::Freeze);
-    let asking = pool.clone();
+    let (asking, begun) = (pool.clone(), Instant::now());
     let asking = tokio::spawn(async move { select(&asking).await });
     // The ping is not answered; then comes a connect, which is not answered either.
-    eventually("a new connection", PATIENCE, async || proxy.accepted() == 3).await;
+    eventually("a new connection", PATIENCE, async || proxy.accepted() >= 3).await;
+    assert!(begun.elapsed() < ping_timeout * 7 / 4, "not one ping each: {:?}", begun.elapsed());
     proxy.set(Fault::None);
     assert_eq!(asking.await.unwrap().unwrap(), 1);
     rests(&pool).await;
@@ -239,7 +264,7 @@ async fn connects_that_are_never_answered_hold_nobody_past_the_timeout() {
     let proxy = Proxy::start(database.socket()).await;
     proxy.set(Fault::Freeze);
     let limited = PoolOptions { pool_timeout: Duration::from_millis(200), ..options(&proxy.url(&database)) };
-    let pool = Pool::new(limited);
+    let (pool, begun) = (Pool::new(limited), Instant::now());
     let tasks: Vec<_> = (0..8)
         .map(|_| {
             let pool = pool.clone();
@@ -249,7 +274,8 @@ async fn connects_that_are_never_answered_hold_nobody_past_the_timeout() {
     for task in tasks {
         assert_eq!(task.await.unwrap().class(), Class::Retry);
     }
-    assert!(proxy.accepted() <= 4, "{} connects", proxy.accepted());
+    let most = 4 + begun.elapsed().as_millis() / 500;
+    assert!(proxy.accepted() as u128 <= most, "{} connects, at most {most}", proxy.accepted());
     proxy.set(Fault::None);
     assert_eq!(select(&pool).await.unwrap(), 1);
     rests(&pool).await;
@@ -271,6 +297,33 @@ async fn connects_that_were_swallowed_for_good_are_not_waited_for() {
     eventually("as many as the pool holds, and company", PATIENCE, async || proxy.accepted() > 4).await;
     proxy.set(Fault::Strand);
     timeout(PATIENCE, waiting).await.expect("nobody hangs").unwrap();
+    rests(&pool).await;
+    adds_up(&pool.statistics(), pool.numbers().size);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn as_many_lost_connects_as_the_pool_holds_cost_a_second_once_others_are_answered() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    proxy.set(Fault::Swallow);
+    let (pool, begun) = (Pool::new(options(&proxy.url(&database))), Instant::now());
+    let tasks: Vec<_> = (0..8)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move { select(&pool).await })
+        })
+        .collect();
+    eventually("more than the pool holds", PATIENCE, async || proxy.accepted() > 4).await;
+    proxy.set(Fault::None);
+    let healed = Instant::now();
+    for task in tasks {
+        assert_eq!(task.await.unwrap().unwrap(), 1);
+    }
+    println!("served {:?} after", healed.elapsed());
+    assert!(healed.elapsed() < Duration::from_secs(4), "not only when the first connects end: {:?}", healed.elapsed());
+    // Each place twice, and one that tried twice a second.
+    let most = 8 + begun.elapsed().as_millis() / 500;
+    assert!(proxy.accepted() as u128 <= most, "{} connects, at most {most}", proxy.accepted());
     rests(&pool).await;
     adds_up(&pool.statistics(), pool.numbers().size);
 }
@@ -324,8 +377,11 @@ async fn a_role_with_too_many_connections_is_served_by_those_it_has() {
     client.batch_execute(&format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 2")).await.unwrap();
     let url = database.url().replace("postgres@", &format!("{role}@"));
     let pool = Pool::new(PoolOptions { pool_size: 5, max_overflow: 5, ..options(&url) });
-    all_are_served(&pool, 200).await;
+    let begun = Instant::now();
+    all_are_served(&pool, 1_000).await;
     assert_eq!(pool.numbers().size, 2);
+    let (tries, most) = (pool.statistics().connect_failed, 8 + begun.elapsed().as_millis() as u64 / 25);
+    assert!(tries <= most, "{tries} connects were refused, at most {most} in that time");
     rests(&pool).await;
     adds_up(&pool.statistics(), 2);
     // Nothing of its own: the cause is told.
@@ -369,14 +425,365 @@ async fn a_changed_pool_serves_from_the_new_target_and_disturbs_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn connections_of_an_age_are_not_lent() {
     let database = Server::shared().database().await;
-    let pool = Pool::new(PoolOptions { pool_recycle: Duration::from_millis(1), ..options(&database.url()) });
-    for _ in 0..5 {
+    let age = Duration::from_millis(500);
+    let pool = Pool::new(PoolOptions { pool_recycle: age, ..options(&database.url()) });
+    for _ in 0..3 {
+        let born = Instant::now();
         select(&pool).await.unwrap();
         rests(&pool).await;
-        let born = Instant::now();
-        eventually("its age", PATIENCE, async || born.elapsed() > Duration::from_millis(1)).await;
+        eventually("its age", PATIENCE, async || born.elapsed() > age * 3 / 2).await;
     }
     let statistics = pool.statistics();
-    assert!(statistics.recycled >= 4 && statistics.connected >= 5, "{statistics:?}");
+    assert!(statistics.recycled >= 2 && statistics.connected == 3, "{statistics:?}");
     adds_up(&statistics, pool.numbers().size);
+}
+
+#[tokio::test]
+async fn a_connection_that_was_ended_while_it_rested_is_not_lent() {
+    let database = Server::shared().database().await;
+    let (pool, client) = (pool(&database), database.client().await);
+    assert_eq!(select(&pool).await.unwrap(), 1);
+    rests(&pool).await;
+    let ended = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database() \
+                 AND application_name = 'trackd'";
+    // Until it is gone, and trackd's side has had its turns to see it.
+    eventually("its end", PATIENCE, async || client.query(ended, &[]).await.unwrap().is_empty()).await;
+    assert_eq!(select(&pool).await.unwrap(), 1);
+    assert_eq!((pool.statistics().broken, pool.statistics().connected), (1, 2));
+}
+
+#[tokio::test]
+async fn a_life_of_no_time_serves_one_borrower_each() {
+    let database = Server::shared().database().await;
+    let pool = Pool::new(PoolOptions { pool_recycle: Duration::ZERO, ..options(&database.url()) });
+    for _ in 0..3 {
+        assert_eq!(select(&pool).await.unwrap(), 1);
+        rests(&pool).await;
+    }
+    let statistics = pool.statistics();
+    assert!(statistics.connected == 3 && statistics.recycled >= 2, "{statistics:?}");
+    adds_up(&statistics, pool.numbers().size);
+}
+
+#[tokio::test]
+async fn times_without_end_are_taken() {
+    let database = Server::shared().database().await;
+    let forever = Duration::MAX;
+    let pool = Pool::new(PoolOptions {
+        pool_timeout: forever,
+        pool_recycle: forever,
+        statement_timeout: forever,
+        slow_statement: forever,
+        ..options(&database.url())
+    });
+    let mut guard = pool.begin_within(forever).await.unwrap();
+    assert_eq!(guard.query(Statement::new("SELECT 1")).await.unwrap().len(), 1);
+    guard.commit().await.map(drop).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn patience_is_not_longer_than_it_says() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    proxy.set(Fault::Reset);
+    let limit = Duration::from_secs(1);
+    let pool = Pool::new(PoolOptions { pool_timeout: limit, ..options(&proxy.url(&database)) });
+    let (asking, begun) = (pool.clone(), Instant::now());
+    let asking = tokio::spawn(async move { asking.begin_patiently().await.map(drop) });
+    eventually("half of the time", PATIENCE, async || begun.elapsed() > limit / 2).await;
+    // It was refused so far; from now on a connect is not answered.
+    proxy.set(Fault::Freeze);
+    assert_eq!(asking.await.unwrap().unwrap_err().class(), Class::Retry);
+    assert!(begun.elapsed() < limit * 7 / 5, "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_wait_in_vain_says_what_for() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    let short = PoolOptions {
+        pool_size: 1,
+        max_overflow: 0,
+        pool_timeout: Duration::from_millis(200),
+        ..options(&proxy.url(&database))
+    };
+    let pool = Pool::new(short.clone());
+    let guard = pool.begin().await.unwrap();
+    let error = pool.begin().await.unwrap_err().to_string();
+    assert_eq!(error, "borrow a connection: all 1 were in use for 200ms: pool_size and max_overflow allow no more");
+    drop(guard);
+    proxy.set(Fault::Freeze);
+    let error = Pool::new(short).begin().await.unwrap_err().to_string();
+    assert_eq!(error, "borrow a connection: no server answered a connect within 200ms");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_a_connect_is_served_by_the_changed_pool_and_refused_by_the_closed_one() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    proxy.set(Fault::Freeze);
+    let pool = Pool::new(options(&proxy.url(&database)));
+    let ask = || {
+        let pool = pool.clone();
+        tokio::spawn(async move { select(&pool).await })
+    };
+    let connects = async |count| eventually("a connect", PATIENCE, async || proxy.accepted() == count).await;
+    let waits = ask();
+    connects(1).await;
+    let begun = Instant::now();
+    pool.change(options(&database.url())).await.unwrap();
+    assert_eq!(waits.await.unwrap().unwrap(), 1);
+    assert!(begun.elapsed() < Duration::from_secs(5), "not for the connect: {:?}", begun.elapsed());
+    pool.replace(options(&proxy.url(&database)));
+    let waits = ask();
+    connects(2).await;
+    assert!(pool.close(PATIENCE).await);
+    assert!(begun.elapsed() < Duration::from_secs(5), "not for the connect: {:?}", begun.elapsed());
+    assert!(waits.await.unwrap().unwrap_err().to_string().contains("the pool is closed"));
+    adds_up(&pool.statistics(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_closed_pool_stays_closed_and_a_change_stays_made_whatever_comes_at_the_same_time() {
+    let database = Server::shared().database().await;
+    let resets = |pool: &Pool, start: &Arc<Barrier>| {
+        let (pool, start, handle) = (pool.clone(), start.clone(), Handle::current());
+        std::thread::spawn(move || {
+            let _runtime = handle.enter();
+            start.wait();
+            (0..20).for_each(|_| pool.reset());
+        })
+    };
+    for turn in 0..500 {
+        let (pool, start) = (Pool::new(options(&database.url())), Arc::new(Barrier::new(2)));
+        let resetting = resets(&pool, &start);
+        start.wait();
+        if turn % 2 == 0 {
+            assert!(pool.close(PATIENCE).await);
+            resetting.join().unwrap();
+            assert!(pool.target().is_none(), "turn {turn}");
+        } else {
+            pool.replace(PoolOptions { pool_size: 7, ..options(&database.url()) });
+            resetting.join().unwrap();
+            assert_eq!(pool.numbers().limit, 9, "turn {turn}");
+        }
+    }
+}
+
+/// A listener that fails at everything.
+struct Panics;
+
+impl Events for Panics {
+    fn connected(&self, _: Seen<'_>, _: Duration) {
+        panic!("on purpose");
+    }
+    fn failed(&self, _: &Error) {
+        panic!("on purpose");
+    }
+    fn borrowed(&self, _: Seen<'_>, _: Duration) {
+        panic!("on purpose");
+    }
+    fn returned(&self, _: Seen<'_>, _: Duration) {
+        panic!("on purpose");
+    }
+    fn closed(&self, _: Seen<'_>, _: End) {
+        panic!("on purpose");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_listener_that_panics_harms_nobody() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    let pool = Pool::new(PoolOptions { events: Some(Arc::new(Panics)), ..options(&proxy.url(&database)) });
+    all_are_served(&pool, 50).await;
+    proxy.set(Fault::Reset);
+    eventually("a refusal", PATIENCE, async || {
+        let _ = select(&pool).await;
+        pool.statistics().connect_failed >= 8
+    })
+    .await;
+    proxy.set(Fault::None);
+    pool.begin_within(PATIENCE).await.map(drop).unwrap();
+    all_are_served(&pool, 50).await;
+    rests(&pool).await;
+    adds_up(&pool.statistics(), pool.numbers().size);
+    assert!(pool.close(PATIENCE).await);
+    adds_up(&pool.statistics(), 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_used_lately_is_lent_without_a_question() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    let pool = Pool::new(options(&proxy.url(&database)));
+    pool.begin().await.map(drop).unwrap();
+    let made = Instant::now();
+    eventually("older than that", PATIENCE, async || made.elapsed() > Duration::from_secs(1)).await;
+    assert_eq!(select(&pool).await.unwrap(), 1);
+    rests(&pool).await;
+    proxy.set(Fault::Freeze);
+    pool.begin().await.map(drop).unwrap();
+    assert_eq!((pool.statistics().connected, pool.statistics().invalid), (1, 0), "a ping would not be answered");
+}
+
+#[tokio::test]
+async fn what_comes_back_to_a_pool_that_was_reset_is_closed_one_by_one() {
+    let database = Server::shared().database().await;
+    let pool = pool(&database);
+    let (first, second) = (pool.begin().await.unwrap(), pool.begin().await.unwrap());
+    pool.reset();
+    drop(first);
+    eventually("its end", PATIENCE, async || pool.statistics().reset == 1).await;
+    drop(second);
+    eventually("its end", PATIENCE, async || pool.statistics().reset == 2).await;
+}
+
+#[tokio::test]
+async fn a_close_waits_also_for_a_lease_whose_connection_is_gone() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    let pool = Pool::new(options(&proxy.url(&database)));
+    let mut guard = pool.begin().await.unwrap();
+    proxy.set(Fault::Reset);
+    assert!(guard.query(Statement::new("SELECT 1")).await.unwrap_err().is_away());
+    assert!(!pool.close(Duration::from_millis(200)).await, "it is still borrowed");
+    drop(guard);
+    assert!(pool.close(PATIENCE).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waits_for_its_turn_is_served_by_the_changed_pool_at_once() {
+    let (old, new) = (Server::shared().database().await, Server::shared().database().await);
+    let pool = Pool::new(PoolOptions { pool_size: 1, max_overflow: 0, ..options(&old.url()) });
+    let held = pool.begin().await.unwrap();
+    let waits = pool.clone();
+    let waits = tokio::spawn(async move { select(&waits).await });
+    eventually("one that waits", PATIENCE, async || pool.numbers().waiting == 1).await;
+    pool.change(options(&new.url())).await.unwrap();
+    assert_eq!(timeout(Duration::from_secs(5), waits).await.expect("not for who borrowed").unwrap().unwrap(), 1);
+    drop(held);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_refused_connect_fails_nobody_while_another_one_may_be_answered() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    let pool = Pool::new(options(&proxy.url(&database)));
+    let ask = || {
+        let pool = pool.clone();
+        tokio::spawn(async move { select(&pool).await })
+    };
+    proxy.set(Fault::Swallow);
+    let first = ask();
+    eventually("a connect", PATIENCE, async || proxy.accepted() == 1).await;
+    proxy.set(Fault::Reset);
+    let second = ask();
+    eventually("a refusal", PATIENCE, async || pool.statistics().connect_failed == 1).await;
+    proxy.set(Fault::None);
+    assert_eq!((first.await.unwrap().unwrap(), second.await.unwrap().unwrap()), (1, 1));
+}
+
+#[tokio::test]
+async fn what_a_person_must_mend_is_told_at_once_with_what_to_do() {
+    let database = Server::shared().database().await;
+    let (url, name) = (database.url(), &database.name);
+    let cases = [
+        (url.replace(&format!("/{name}"), "/nowhere"), "3D000", "create the database"),
+        (url.replace("postgres@", "nobody_known@"), "28000", "pg_hba.conf"),
+    ];
+    for (url, sqlstate, hint) in cases {
+        let told = timeout(Duration::from_secs(10), Pool::new(options(&url)).begin_within(PATIENCE)).await;
+        let error = told.expect("not when patience ends").map(drop).unwrap_err();
+        assert_eq!((error.sqlstate(), error.class()), (Some(sqlstate), Class::Standing), "{error}");
+        assert!(error.hint().unwrap().contains(hint), "{error}: {:?}", error.hint());
+    }
+}
+
+#[tokio::test]
+async fn a_borrower_that_gives_up_after_any_poll_leaves_its_place_and_is_counted() {
+    let database = Server::shared().database().await;
+    let pool = Pool::new(PoolOptions {
+        pool_size: 1,
+        max_overflow: 0,
+        ping_after: Duration::ZERO,
+        ..options(&database.url())
+    });
+    for polls in 0..6 {
+        // The first time there is none yet.
+        let _ = at_most(pool.begin(), polls).await;
+        let held = pool.begin().await.unwrap();
+        assert!(pool.begin().now_or_never().is_none(), "it is held");
+        drop(held);
+        assert_eq!(pool.numbers().waiting, 0);
+        assert_eq!(select(&pool).await.unwrap(), 1);
+    }
+    rests(&pool).await;
+    let statistics = pool.statistics();
+    assert!(statistics.given_up >= 6, "{statistics:?}");
+    adds_up(&statistics, pool.numbers().size);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_whose_server_takes_no_writes_any_more_is_not_lent() {
+    let server = Server::own();
+    let database = server.database().await;
+    let pool = Pool::new(PoolOptions { ping_after: Duration::ZERO, ..options(&database.url()) });
+    let reads = Pool::new(PoolOptions { needs_write: false, ping_after: Duration::ZERO, ..options(&database.url()) });
+    let client = database.client().await;
+    for (value, taken) in [("off", true), ("on", false), ("off", true)] {
+        client.batch_execute(&format!("ALTER SYSTEM SET default_transaction_read_only = {value}")).await.unwrap();
+        client.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+        eventually("it is told", PATIENCE, async || select(&pool).await.is_ok() == taken).await;
+        assert_eq!(select(&reads).await.unwrap(), 1);
+    }
+    let statistics = pool.statistics();
+    assert!(statistics.invalid == 1 && statistics.connect_failed >= 1, "{statistics:?}");
+    assert_eq!(reads.statistics().connected, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_whose_cancel_is_lost_is_closed_all_the_same() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    let pool = Pool::new(options(&proxy.url(&database)));
+    let mut guard = pool.begin().await.unwrap();
+    let client = database.client().await;
+    let runs = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND query LIKE '%pg_sleep(60)%' \
+                AND pid <> pg_backend_pid()";
+    let slow = guard.query(Statement::new("SELECT pg_sleep(60)"));
+    let running = eventually("a query", PATIENCE, async || !client.query(runs, &[]).await.unwrap().is_empty());
+    tokio::select! {
+        _ = slow => panic!("it takes a minute"),
+        () = running => {}
+    }
+    // The cancel has a connection of its own.
+    proxy.set(Fault::Swallow);
+    drop(guard);
+    assert!(pool.close(Duration::from_secs(20)).await, "not only when the query ends");
+    assert_eq!(pool.statistics().broken, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_nobody_waited_for_any_more_end_with_the_next_borrow() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    proxy.set(Fault::Freeze);
+    let limited = PoolOptions { pool_timeout: Duration::from_millis(200), ..options(&proxy.url(&database)) };
+    let pool = Pool::new(limited);
+    let tasks: Vec<_> = (0..4)
+        .map(|_| {
+            let pool = pool.clone();
+            tokio::spawn(async move { pool.begin().await.map(drop) })
+        })
+        .collect();
+    for task in tasks {
+        task.await.unwrap().unwrap_err();
+    }
+    proxy.set(Fault::None);
+    eventually("their connections", PATIENCE, async || pool.numbers().idle == 4).await;
+    assert_eq!(select(&pool).await.unwrap(), 1);
+    rests(&pool).await;
+    assert_eq!((pool.numbers().size, pool.statistics().overflow), (2, 2));
+    adds_up(&pool.statistics(), 2);
 }

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use futures_util::{SinkExt, StreamExt};
 use std::fmt;
 use std::pin::Pin;
-use std::time::Duration;
 use tokio::time::timeout;
 
 impl Guard {
@@ -58,16 +57,12 @@ impl CopyIn<'_> {
     /// Sends tuples of the binary format. Returns when the connection took them, not when they are written.
     ///
     /// # Errors
-    /// The server refused a row, or the connection broke.
+    /// The connection broke. That the server refused a row is told by `finish`.
     pub async fn send(&mut self, tuples: Bytes) -> Result<(), Error> {
         let limit = self.guard.limit();
         self.guard.enter("copy")?;
         let sent = timeout(limit, self.sink.send(tuples)).await;
-        let sent = match sent {
-            // The sink only says "closed" when the server refused: the answer has the reason.
-            Ok(Err(_)) => Err(self.reason(limit).await),
-            other => flatten_timeout("copy", limit, other),
-        };
+        let sent = flatten_timeout("copy", limit, sent);
         self.guard.leave("copy: data", sent)
     }
 
@@ -85,14 +80,6 @@ impl CopyIn<'_> {
         let answer = flatten_timeout("copy", limit, timeout(limit, finish).await);
         self.finished = true;
         self.guard.leave("copy: end", answer)
-    }
-
-    async fn reason(&mut self, limit: Duration) -> Error {
-        match timeout(limit, self.sink.as_mut().finish()).await {
-            Ok(Ok(_)) => Error::unavailable("copy", "the connection was closed"),
-            Ok(Err(error)) => Error::driver("copy", error),
-            Err(_) => Error::timeout("copy", limit),
-        }
     }
 }
 

@@ -10,6 +10,7 @@ use crate::store::Error;
 use futures_util::future::BoxFuture;
 use std::task::Poll;
 use tokio_postgres::Client;
+use tokio_postgres::error::{DbError, Severity};
 
 /// Why a flight failed.
 #[derive(Debug)]
@@ -89,11 +90,22 @@ async fn land(answers: Vec<Pending<'_>>, commit: bool) -> Result<Vec<u64>, Faile
 
 /// A connection lost with COMMIT on the wire leaves the outcome unknown; an answered error does not.
 fn classify(error: tokio_postgres::Error, commit_sent: bool, at_commit: bool) -> Failed {
-    let answered = error.as_db_error().is_some_and(|db| !db.code().code().starts_with("57P"));
+    let answered = error.as_db_error().is_some_and(is_answer);
     let error = Error::driver(if at_commit { "commit" } else { "statement" }, error);
     match commit_sent {
         true if !answered => Failed { error: Error::unknown_commit(error), over: false },
         // COMMIT is behind the failed statement and ends the transaction.
         over => Failed { error, over },
     }
+}
+
+/// Whether an error is what became of its statement. One that ends the session is not: a pooler says so much when it
+/// lost its server, whatever that did; and two codes say themselves that they do not know.
+fn is_answer(db: &DbError) -> bool {
+    let ends = match db.parsed_severity() {
+        Some(severity) => matches!(severity, Severity::Fatal | Severity::Panic),
+        // A pooler does not send it.
+        None => db.severity() != "ERROR",
+    };
+    !ends && !matches!(db.code().code(), "08007" | "40003")
 }

@@ -62,6 +62,8 @@ enum State {
     Open,
     /// A statement failed: only a roll-back is possible.
     Failed,
+    /// COMMIT was sent and not answered: nobody here knows whether it landed.
+    Unknown,
     /// Committed, or rolled back by the server: nothing is open there.
     Over,
 }
@@ -104,6 +106,7 @@ impl Guard {
     /// # Errors
     /// As `flush`.
     pub async fn query(&mut self, statement: Statement) -> Result<Vec<Row>, Error> {
+        self.allow(&statement.sql)?;
         self.flush().await?;
         let limit = self.limit();
         let lease = self.enter("query")?;
@@ -113,9 +116,16 @@ impl Guard {
 
     /// Runs SQL text of several statements (savepoints, DDL), after what was deferred.
     ///
+    /// Only its first statement is looked at: that no other one ends the transaction is the caller's to see to.
+    ///
     /// # Errors
     /// As `flush`.
     pub async fn batch(&mut self, operation: &'static str, sql: &str) -> Result<(), Error> {
+        self.allow(sql)?;
+        self.run(operation, sql).await
+    }
+
+    async fn run(&mut self, operation: &'static str, sql: &str) -> Result<(), Error> {
         self.flush().await?;
         let limit = self.limit();
         let lease = self.enter(operation)?;
@@ -136,22 +146,25 @@ impl Guard {
     {
         self.savepoints += 1;
         let name = format!("trackd_{}", self.savepoints);
-        self.batch("set a savepoint", &format!("SAVEPOINT {name}")).await?;
-        let done = match work(self).await {
-            Ok(value) => self.flush().await.map(|_| value).map_err(E::from),
+        self.run("set a savepoint", &format!("SAVEPOINT {name}")).await?;
+        let mut part = Part { guard: self, ended: false };
+        let done = match work(part.guard).await {
+            Ok(value) => part.guard.flush().await.map(|_| value).map_err(E::from),
             failed => failed,
         };
-        match done {
+        let done = match done {
             Ok(value) => {
-                self.batch("release a savepoint", &format!("RELEASE SAVEPOINT {name}")).await?;
-                Ok(value)
+                let released = part.guard.run("release a savepoint", &format!("RELEASE SAVEPOINT {name}")).await;
+                released.map(|()| value).map_err(E::from)
             }
             Err(error) => {
                 // What `work` says goes before what undoing it may say; that shows with the next statement.
-                let _ = self.rollback_to(&name).await;
+                let _ = part.guard.rollback_to(&name).await;
                 Err(error)
             }
-        }
+        };
+        part.ended = true;
+        done
     }
 
     /// Forgets the error of a statement by rolling back to a savepoint that was set before it.
@@ -163,7 +176,7 @@ impl Guard {
             self.state = State::Open;
         }
         self.deferred.clear();
-        self.batch("roll back to a savepoint", &format!("ROLLBACK TO SAVEPOINT {savepoint}")).await
+        self.run("roll back to a savepoint", &format!("ROLLBACK TO SAVEPOINT {savepoint}")).await
     }
 
     /// Commits: what was deferred and COMMIT travel in one flight.
@@ -177,11 +190,7 @@ impl Guard {
             // In an aborted transaction this fails, where COMMIT would say "ok" after a roll-back.
             self.deferred.push(Statement::new("SELECT 1"));
         }
-        let flown = self.flight(true).await;
-        if flown.as_ref().is_err_and(Error::is_unknown_commit) {
-            self.pool.counters().unknown.add();
-        }
-        flown?;
+        self.flight(true).await?;
         self.state = State::Over;
         self.pool.counters().committed.add();
         Ok(Receipt(()))
@@ -205,9 +214,13 @@ impl Guard {
 
     async fn flight(&mut self, commit: bool) -> Result<Vec<u64>, Error> {
         let statements = std::mem::take(&mut self.deferred);
+        for statement in &statements {
+            self.allow(&statement.sql)?;
+        }
         let begin = (self.state == State::Fresh).then(|| self.options.begin(self.statement_timeout()));
         let limit = self.limit();
-        let lease = self.enter("statement")?;
+        // Sent at the first poll: whenever this future is dropped, COMMIT may be on its way.
+        let lease = self.enter_as(if commit { State::Unknown } else { State::Open }, "statement")?;
         let flown = tokio::time::timeout(limit, fly(lease.client(), begin.as_deref(), &statements, commit)).await;
         let (answer, over) = match flown {
             Ok(Ok(counts)) => (Ok(counts), false),
@@ -223,6 +236,14 @@ impl Guard {
         left
     }
 
+    /// Refuses what would end the transaction behind the guard's back: what follows it would land by itself.
+    fn allow(&mut self, sql: &str) -> Result<(), Error> {
+        let Some((what, hint)) = statement::forbidden(sql) else { return Ok(()) };
+        self.state = State::Failed;
+        let shown: String = sql.chars().take(40).collect();
+        Err(Error::refused("statement", format!("{shown:?} {what}"), Some(hint.to_owned())))
+    }
+
     fn statement_timeout(&self) -> Duration {
         let pool = self.lease.as_ref().map_or(Duration::ZERO, |lease| lease.options().statement_timeout);
         self.options.statement_timeout.unwrap_or(pool)
@@ -230,17 +251,21 @@ impl Guard {
 
     /// What one await may take at most.
     fn limit(&self) -> Duration {
-        self.statement_timeout() + GRACE
+        self.statement_timeout().saturating_add(GRACE)
     }
 
     /// Marks the guard busy and open before an await; `leave` takes it back after.
     fn enter(&mut self, operation: &'static str) -> Result<&Lease, Error> {
+        self.enter_as(State::Open, operation)
+    }
+
+    fn enter_as(&mut self, state: State, operation: &'static str) -> Result<&Lease, Error> {
         // Still busy: the future of an earlier statement was dropped, and nobody knows how far it came.
-        if self.busy.is_some() || matches!(self.state, State::Failed | State::Over) {
+        if self.busy.is_some() || !matches!(self.state, State::Fresh | State::Open) {
             self.state = State::Failed;
             return Err(Error::aborted(operation));
         }
-        self.state = State::Open;
+        self.state = state;
         self.busy = Some(Instant::now());
         self.lease.as_ref().ok_or_else(|| Error::aborted(operation))
     }
@@ -252,7 +277,7 @@ impl Guard {
             self.busy = None;
         }
         if let Err(error) = &answer {
-            self.state = State::Failed;
+            self.state = if error.is_unknown_commit() { State::Unknown } else { State::Failed };
             self.conflict |= error.is_conflict();
         }
         answer
@@ -284,20 +309,38 @@ impl Guard {
         if matches!(self.state, State::Fresh | State::Over) && self.busy.is_none() {
             return None;
         }
-        self.pool.counters().rolled_back.add();
+        match self.state {
+            State::Unknown => self.pool.counters().unknown.add(),
+            _ => self.pool.counters().rolled_back.add(),
+        }
         let busy = self.busy.is_some();
+        // Until it is known to be clean: a runtime that ends drops the roll-back at any await, or takes none.
+        lease.condemn();
         if tokio::runtime::Handle::try_current().is_err() {
-            lease.condemn();
             return None;
         }
         Some(async move {
             let rolled_back = tokio::time::timeout(ROLLBACK_DEADLINE, roll_back(&lease, busy)).await;
             // The driver does not wait until the server took the cancel: a late one would hit the next borrower's
             // statement, so a connection that was cancelled is not lent again.
-            if busy || rolled_back != Ok(true) {
-                lease.condemn();
+            if !busy && rolled_back == Ok(true) {
+                lease.spare();
             }
         })
+    }
+}
+
+/// A part of a guard's work, under way. Dropped before its end, half of it is done: that must not be committed.
+struct Part<'a> {
+    guard: &'a mut Guard,
+    ended: bool,
+}
+
+impl Drop for Part<'_> {
+    fn drop(&mut self) {
+        if !self.ended {
+            self.guard.state = State::Failed;
+        }
     }
 }
 

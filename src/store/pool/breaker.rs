@@ -25,6 +25,8 @@ pub(super) struct Breaker {
     pause: Mutex<Pause>,
     /// The last failure; nothing while connections can be made.
     cause: watch::Sender<Option<Error>>,
+    /// Told of each connection that is made.
+    made: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -50,7 +52,7 @@ pub(super) type Refused = (Error, Duration);
 
 impl Breaker {
     pub(super) fn new() -> Breaker {
-        Breaker { pause: Mutex::default(), cause: watch::channel(None).0 }
+        Breaker { pause: Mutex::default(), cause: watch::channel(None).0, made: watch::channel(()).0 }
     }
 
     /// Asks before a connection is waited for: `None` goes on freely, a probe as the only one.
@@ -66,6 +68,17 @@ impl Breaker {
         }
         pause.probing = true;
         Ok(Some(Probe(self)))
+    }
+
+    /// Whether a connect failed so lately that another one is not worth it yet.
+    ///
+    /// Those who wait are told the cause again: with connections left they go on waiting for one of them.
+    pub(super) fn is_pausing(&self, now: Instant) -> bool {
+        let pausing = self.pause.lock().unwrap_or_else(PoisonError::into_inner).until.is_some_and(|until| now < until);
+        if pausing {
+            self.cause.send_modify(|_| {});
+        }
+        pausing
     }
 
     /// A connect begins.
@@ -86,6 +99,12 @@ impl Breaker {
         (pause.failures, pause.until) = (0, None);
         drop(pause);
         self.cause.send_if_modified(|cause| cause.take().is_some());
+        self.made.send_replace(());
+    }
+
+    /// Told of each connection that is made from now on.
+    pub(super) fn made(&self) -> watch::Receiver<()> {
+        self.made.subscribe()
     }
 
     /// A connect failed. `jitter` is in 0..1.

@@ -13,10 +13,11 @@ use super::options::PoolOptions;
 use super::session::{Manager, Watchers};
 use crate::store::Error;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio_postgres::Client;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// The connections of one configuration.
@@ -27,8 +28,8 @@ pub(super) struct Core {
     pub(super) waiting: AtomicU32,
     pub(super) options: PoolOptions,
     watchers: Watchers,
-    /// Another configuration is in force: what comes back is closed.
-    retired: AtomicBool,
+    /// Another configuration is in force: what comes back is closed, who waits is sent there.
+    retired: CancellationToken,
 }
 
 /// Why nothing was lent.
@@ -60,8 +61,7 @@ impl Core {
             .queue_strategy(bb8::QueueStrategy::Lifo)
             .build_unchecked(manager);
         let permits = Arc::new(Semaphore::new(options.limit() as usize));
-        let (waiting, retired) = (AtomicU32::new(0), AtomicBool::new(false));
-        Core { bb8, permits, breaker, waiting, options, watchers, retired }
+        Core { bb8, permits, breaker, waiting: AtomicU32::new(0), options, watchers, retired: CancellationToken::new() }
     }
 
     /// Lends a connection, in the order of asking.
@@ -75,10 +75,19 @@ impl Core {
         let permit = self.permits.clone().acquire_owned().await.map_err(|_| Refusal::Retired)?;
         let mut failures = self.breaker.subscribe();
         let _probe = self.admit()?;
-        let session = tokio::select! {
-            biased;
-            lent = self.bb8.get_owned() => lent.map_err(|_| Refusal::Failed(self.cause()))?,
-            error = self.nothing_left(&mut failures) => return Err(Refusal::Failed(error)),
+        let session = loop {
+            let mut session = tokio::select! {
+                biased;
+                // Its connect may hang, or its server be gone: that is nothing to wait for any more.
+                () = self.retired.cancelled() => return Err(Refusal::Retired),
+                lent = self.bb8.get_owned() => lent.map_err(|_| Refusal::Failed(self.cause()))?,
+                error = self.nothing_left(&mut failures) => return Err(Refusal::Failed(error)),
+            };
+            if !self.is_too_many(1) {
+                break session;
+            }
+            // More rest than are kept: several came back at once, or who had asked for them gave up.
+            session.ends = Some(End::Overflow);
         };
         let waited = asked.elapsed();
         self.watchers.counters.wait.add(waited);
@@ -118,6 +127,11 @@ impl Core {
         self.breaker.cause().unwrap_or_else(|| Error::unavailable("borrow a connection", "none could be made"))
     }
 
+    /// Whether as many rest as are kept, and nobody but `asking` would take one.
+    fn is_too_many(&self, asking: u32) -> bool {
+        self.waiting.load(Ordering::Relaxed) <= asking && self.size().1 >= self.options.kept()
+    }
+
     /// Connections open, and those that rest.
     pub(super) fn size(&self) -> (u32, u32) {
         let state = self.bb8.state();
@@ -126,7 +140,7 @@ impl Core {
 
     /// Lends nothing more. Who waits is told so; what is lent is closed when it comes back.
     pub(super) fn retire(&self) {
-        self.retired.store(true, Ordering::Release);
+        self.retired.cancel();
         self.permits.close();
     }
 
@@ -188,6 +202,11 @@ impl Lease {
     pub(in crate::store) fn condemn(&mut self) {
         self.session.ends = Some(End::Broken);
     }
+
+    /// It may be lent again after all.
+    pub(in crate::store) fn spare(&mut self) {
+        self.session.ends = None;
+    }
 }
 
 impl Drop for Lease {
@@ -200,12 +219,12 @@ impl Drop for Lease {
         if self.session.ends.is_some() {
             return;
         }
-        if self.core.retired.load(Ordering::Acquire) {
+        if self.core.retired.is_cancelled() {
             self.session.ends = Some(End::Reset);
         } else if self.session.client.is_closed() {
             self.session.ends = Some(End::Broken);
-        } else if self.core.waiting.load(Ordering::Relaxed) == 0 && self.core.size().1 >= self.core.options.kept() {
-            // Overflow ends with the load: beyond pool_size nothing rests.
+        } else if self.core.is_too_many(0) {
+            // Overflow ends with the load.
             self.session.ends = Some(End::Overflow);
         }
     }

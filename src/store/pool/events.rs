@@ -28,7 +28,8 @@ pub enum End {
     Reset,
 }
 
-/// A listener. Called on the task that borrows or gives back: it must not wait.
+/// A listener. Called on the task that borrows, gives back or connects, where the pool may hold a lock of its own: it
+/// must neither wait nor ask the pool for its numbers. One that panics is told of in the log.
 pub trait Events: Send + Sync {
     /// A connection was made, which took so long.
     fn connected(&self, _connection: Seen<'_>, _took: Duration) {}

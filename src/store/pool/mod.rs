@@ -73,6 +73,9 @@ impl fmt::Debug for Pool {
 
 impl Pool {
     /// A pool that will connect when it is first used.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime, as do `reset`, `replace` and `change`: what closes old connections is a task.
     pub fn new(options: PoolOptions) -> Pool {
         let counters = Arc::new(Counters::default());
         let drivers = TaskTracker::new();
@@ -104,7 +107,7 @@ impl Pool {
     /// # Errors
     /// As `begin`.
     pub async fn begin_with(&self, options: &TransactionOptions) -> Result<Guard, Error> {
-        let lease = self.borrow().await.map_err(|(error, _)| error)?;
+        let lease = self.look().await?;
         Ok(Guard::new(lease, self.clone(), *options))
     }
 
@@ -113,35 +116,40 @@ impl Pool {
     /// # Errors
     /// As `begin_within`.
     pub async fn begin_patiently(&self) -> Result<Guard, Error> {
-        let patience = self.core().map_or(Duration::ZERO, |core| core.options.pool_timeout);
-        self.begin_within(patience).await
+        self.begin_within(self.pool_timeout()).await
     }
 
     /// As `begin`, and waits up to `patience` for a database that is away.
     ///
-    /// A cause that a person must mend is told at once.
+    /// A cause that a person must mend is told at once. Takes no longer than the longer of `patience` and `pool_timeout`.
     ///
     /// # Errors
     /// The last cause.
     pub async fn begin_within(&self, patience: Duration) -> Result<Guard, Error> {
-        let deadline = Instant::now() + patience;
+        let asked = Instant::now();
+        let mut limit = self.pool_timeout();
         loop {
-            let (error, pause) = match self.borrow().await {
+            let (error, pause) = match self.borrow(limit).await {
                 Ok(lease) => return Ok(Guard::new(lease, self.clone(), TransactionOptions::default())),
                 Err(refused) => refused,
             };
             let Some(pause) = pause.filter(|_| error.class() == crate::class::Class::Retry) else { return Err(error) };
-            let left = deadline.saturating_duration_since(Instant::now());
+            self.healed(pause.min(patience.saturating_sub(asked.elapsed()))).await;
+            let left = patience.saturating_sub(asked.elapsed());
             if left.is_zero() {
                 return Err(error);
             }
-            self.healed(pause.min(left)).await;
+            limit = self.pool_timeout().min(left);
         }
     }
 
     /// Borrows a connection to look at the server, for who leaves nothing on it.
     pub(super) async fn look(&self) -> Result<Lease, Error> {
-        self.borrow().await.map_err(|(error, _)| error)
+        self.borrow(self.pool_timeout()).await.map_err(|(error, _)| error)
+    }
+
+    fn pool_timeout(&self) -> Duration {
+        self.core().map_or(Duration::ZERO, |core| core.options.pool_timeout)
     }
 
     /// Waits until a connection could be made, at most `pause`.
@@ -153,8 +161,7 @@ impl Pool {
     }
 
     /// A lease, or the cause and how long to wait before it is worth asking again.
-    async fn borrow(&self) -> Result<Lease, (Error, Option<Duration>)> {
-        let limit = self.core().map_or(Duration::ZERO, |core| core.options.pool_timeout);
+    async fn borrow(&self, limit: Duration) -> Result<Lease, (Error, Option<Duration>)> {
         self.counted(limit, self.lend()).await
     }
 
@@ -179,14 +186,19 @@ impl Pool {
             Ok(Err(Refusal::Retired)) => {
                 (&counters.refused, Error::unavailable("borrow a connection", "the pool is closed"), None)
             }
-            Err(_) => {
-                let cause = self.last_error().map(|error| error.to_string());
-                let cause = cause.unwrap_or_else(|| format!("all are in use for {limit:?}"));
-                (&counters.timed_out, Error::unavailable("borrow a connection", cause), None)
-            }
+            Err(_) => (&counters.timed_out, Error::unavailable("borrow a connection", self.wait_was_for(limit)), None),
         };
         counter.add();
         Err((error, again))
+    }
+
+    /// Why a wait of this length was in vain.
+    fn wait_was_for(&self, limit: Duration) -> String {
+        match (self.last_error(), self.numbers().size) {
+            (Some(error), _) => error.to_string(),
+            (None, 0) => format!("no server answered a connect within {limit:?}"),
+            (None, size) => format!("all {size} were in use for {limit:?}: pool_size and max_overflow allow no more"),
+        }
     }
 
     /// From the configuration in force, whichever that is when it is this one's turn.
@@ -204,27 +216,28 @@ impl Pool {
         self.0.core.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn put(&self, core: Option<Core>) -> Option<Arc<Core>> {
+    /// Puts another core in force, made from the one that is, or none. A closed pool stays closed.
+    ///
+    /// All under one lock: of two at a time none may bring back what the other took away.
+    fn exchange(&self, next: impl FnOnce(&Core) -> Option<Arc<Core>>) -> Option<Arc<Core>> {
         let mut place = self.0.core.write().unwrap_or_else(PoisonError::into_inner);
-        let old = std::mem::replace(&mut *place, core.map(Arc::new));
+        let old = place.clone()?;
+        *place = next(&old);
         drop(place);
-        old.inspect(|old| old.retire())
+        old.retire();
+        Some(old)
     }
 
     /// Closes every connection that rests, and every other one when it comes back; the next borrow connects anew.
     ///
     /// For a changed password, a failover that was announced, a child after fork.
     pub fn reset(&self) {
-        if let Some(core) = self.core() {
-            self.replace(core.options.clone());
-        }
+        self.exchange(|old| Some(self.core_of(old.options.clone())));
     }
 
     /// Puts other options in force at once; the next borrow connects.
     pub fn replace(&self, options: PoolOptions) {
-        if self.core().is_some() {
-            self.put(Some(self.core_of(options)));
-        }
+        self.exchange(|_| Some(self.core_of(options)));
     }
 
     /// Puts other options in force, another server included, once a connection there could be made.
@@ -236,22 +249,16 @@ impl Pool {
     /// # Errors
     /// No connection could be made: nothing has changed.
     pub async fn change(&self, options: PoolOptions) -> Result<(), Error> {
-        let fresh = Arc::new(self.core_of(options));
+        let fresh = self.core_of(options);
         let probed = self.counted(fresh.options.pool_timeout, fresh.lend()).await;
         drop(probed.map_err(|(error, _)| error)?);
-        let mut place = self.0.core.write().unwrap_or_else(PoisonError::into_inner);
-        let Some(old) = place.replace(fresh) else {
-            *place = None;
-            return Err(Error::unavailable("change the pool", "it is closed"));
-        };
-        drop(place);
-        old.retire();
-        Ok(())
+        let changed = self.exchange(|_| Some(fresh));
+        changed.map(drop).ok_or_else(|| Error::unavailable("change the pool", "it is closed"))
     }
 
-    fn core_of(&self, options: PoolOptions) -> Core {
+    fn core_of(&self, options: PoolOptions) -> Arc<Core> {
         let watchers = Watchers { counters: self.0.counters.clone(), events: options.events.clone() };
-        Core::new(options, watchers, &self.0.drivers)
+        Arc::new(Core::new(options, watchers, &self.0.drivers))
     }
 
     /// The numbers of the status page.
@@ -290,7 +297,7 @@ impl Pool {
     ///
     /// Cancel safety: safe, and may be called again.
     pub async fn close(&self, within: Duration) -> bool {
-        let old = self.put(None);
+        let old = self.exchange(|_| None);
         self.0.cleanups.close();
         self.0.drivers.close();
         let ended = async {

@@ -25,8 +25,7 @@ pub struct PoolOptions {
     pub pool_pre_ping: bool,
     /// A connection used so recently is not asked again: a busy pool pays no round trip for it. Default 1 s.
     pub ping_after: Duration,
-    /// A ping's answer that takes longer means a dead connection; a connect that takes longer gets company by another
-    /// one. Default 500 ms.
+    /// An answer that takes longer means a dead connection. Default 500 ms.
     pub ping_timeout: Duration,
     /// Whether a connection to a read-only standby is of no use. Default true.
     pub needs_write: bool,

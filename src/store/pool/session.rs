@@ -14,17 +14,23 @@ use crate::store::connect::{Link, Opened};
 use bb8::ManageConnection;
 use bb8_postgres::PostgresConnectionManager;
 use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 use tokio::task::AbortHandle;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
 use tokio_util::task::TaskTracker;
 
 /// Numbers of connections, in this process.
 static NUMBER: AtomicU64 = AtomicU64::new(1);
+
+/// A connect that takes longer may never be answered, though others would be.
+const LATE: Duration = Duration::from_millis(500);
+/// A connection lent for the first time so soon was made for this borrower.
+const JUST_MADE: Duration = Duration::from_secs(1);
 
 /// One connection.
 pub(in crate::store) struct Session {
@@ -57,9 +63,12 @@ pub(super) struct Watchers {
 }
 
 impl Watchers {
+    /// A listener that panics is told of in the log, and harms nobody: it is called where connections are counted.
     pub(super) fn tell(&self, event: impl FnOnce(&dyn Events)) {
-        if let Some(events) = &self.events {
-            event(&**events);
+        if let Some(events) = &self.events
+            && catch_unwind(AssertUnwindSafe(|| event(&**events))).is_err()
+        {
+            tracing::error!(target: "trackd::store", "a listener of the pool panicked");
         }
     }
 }
@@ -96,6 +105,8 @@ pub(super) struct Manager {
     drivers: TaskTracker,
     /// Connections made before are not trusted without a new one: a ping was not answered.
     suspect: AtomicU64,
+    /// The one late connect that finds out whether others are answered.
+    scout: tokio::sync::Mutex<()>,
     /// bb8-postgres, which asks and judges a connection.
     judge: PostgresConnectionManager<NoTls>,
 }
@@ -115,22 +126,69 @@ impl Manager {
             options.target = options.target.for_writing();
         }
         let judge = PostgresConnectionManager::new(tokio_postgres::Config::new(), NoTls);
-        Manager { options, breaker, watchers, drivers, suspect: AtomicU64::new(0), judge }
+        Manager {
+            options,
+            breaker,
+            watchers,
+            drivers,
+            suspect: AtomicU64::new(0),
+            scout: tokio::sync::Mutex::default(),
+            judge,
+        }
+    }
+
+    /// Opens a connection, and does not stand or fall with one that is never answered.
+    ///
+    /// Those that wait for an answer hold all of bb8's places, so that no other is tried when the server is well again.
+    /// Of those that are late one tries anew beside its own; once that is answered, or any other, they all do.
+    ///
+    /// Cancel safety: safe; what is half open is closed.
+    async fn open_in_time(&self) -> Result<Session, Error> {
+        let mut made = self.breaker.made();
+        let mut first = pin!(self.open());
+        if let Ok(opened) = timeout(LATE, first.as_mut()).await {
+            return opened;
+        }
+        let mut scout = None;
+        loop {
+            if scout.is_none() {
+                tokio::select! {
+                    opened = first.as_mut() => return opened,
+                    _ = made.changed() => {}
+                    turn = self.scout.lock() => scout = Some(turn),
+                }
+            }
+            tokio::select! {
+                opened = first.as_mut() => return opened,
+                again = self.open_beside() => if let Some(session) = again { return Ok(session) },
+            }
+        }
+    }
+
+    /// Another try, which ends within `LATE`, and not sooner when it fails. Why it fails is the first one's to tell.
+    async fn open_beside(&self) -> Option<Session> {
+        let pace = sleep(LATE);
+        match timeout(LATE, self.open()).await {
+            Ok(Ok(session)) => Some(session),
+            _ => {
+                pace.await;
+                None
+            }
+        }
     }
 
     async fn open(&self) -> Result<Session, Error> {
         let started = Instant::now();
-        let Opened { client, link, place } = self.reach().await?;
+        let Opened { client, link, place } = self.options.target.open().await?;
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let driver = self.drivers.spawn(drive(link, number, place.clone())).abort_handle();
-        let spread = self.options.pool_recycle.mul_f64(fastrand::f64() / 10.0);
         let session = Session {
             client,
             driver,
             number,
             place,
             born: Instant::now(),
-            recycle: self.options.pool_recycle.saturating_sub(spread),
+            recycle: life(self.options.pool_recycle, fastrand::f64()),
             last_used: Instant::now(),
             connecting: None,
             ends: None,
@@ -141,24 +199,6 @@ impl Manager {
         self.watchers.counters.connect.add(took);
         self.watchers.tell(|events| events.connected(session.seen(), took));
         Ok(session)
-    }
-
-    /// Connects. A connect that is not answered is not waited for alone: what swallowed it may be over, and only a new
-    /// one can find out. Beside it another one begins each `ping_timeout`, so that at most two are under way.
-    async fn reach(&self) -> Result<Opened, Error> {
-        let target = &self.options.target;
-        let mut first = pin!(target.open());
-        if let Ok(opened) = timeout(self.options.ping_timeout, &mut first).await {
-            return opened;
-        }
-        loop {
-            tokio::select! {
-                opened = &mut first => return opened,
-                beside = timeout(self.options.ping_timeout, target.open()) => if let Ok(opened) = beside {
-                    return opened;
-                }
-            }
-        }
     }
 
     /// Asks the server, within `ping_timeout`.
@@ -188,7 +228,9 @@ impl Manager {
             return Some(End::Broken);
         }
         let suspect = session.number < self.suspect.load(Ordering::Relaxed);
-        let old = session.born.elapsed() >= session.recycle;
+        // Made for who asks now, however short its life: or none would ever be lent.
+        let just_made = session.connecting.is_some() && session.born.elapsed() < JUST_MADE;
+        let old = session.born.elapsed() >= session.recycle && !just_made;
         suspect.then_some(End::Invalid).or(old.then_some(End::Recycled))
     }
 }
@@ -198,8 +240,13 @@ impl ManageConnection for Manager {
     type Error = Unfit;
 
     async fn connect(&self) -> Result<Session, Unfit> {
+        if self.breaker.is_pausing(Instant::now()) {
+            // There are others to wait for, or nobody would have been admitted: a server with too many connections
+            // must not be asked by every borrower that meets none at rest.
+            return Err(Unfit);
+        }
         let connecting = self.breaker.connecting();
-        match self.open().await {
+        match self.open_in_time().await {
             Ok(mut session) => {
                 self.breaker.connected();
                 session.connecting = Some(connecting);
@@ -220,9 +267,10 @@ impl ManageConnection for Manager {
     }
 
     async fn is_valid(&self, session: &mut Session) -> Result<(), Unfit> {
+        let past = self.past(session);
         session.connecting = None;
-        if let Some(why) = self.past(session) {
-            session.ends = Some(why);
+        if past.is_some() {
+            session.ends = past;
             return Err(Unfit);
         }
         if !self.options.pool_pre_ping || session.last_used.elapsed() < self.options.ping_after {
@@ -247,6 +295,11 @@ impl ManageConnection for Manager {
     }
 }
 
+/// Up to a tenth less than the longest: connections made together must not end together. `chance` is in 0..1.
+fn life(longest: Duration, chance: f64) -> Duration {
+    longest.saturating_sub(longest.mul_f64(chance / 10.0))
+}
+
 fn is_on(message: &SimpleQueryMessage) -> bool {
     matches!(message, SimpleQueryMessage::Row(row) if row.get(0) == Some("on"))
 }
@@ -268,5 +321,17 @@ async fn drive(mut link: Link, number: u64, place: String) {
                 return;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lives_are_spread_over_their_last_tenth() {
+        let longest = Duration::from_secs(100);
+        assert_eq!([0.0, 0.5, 1.0].map(|chance| life(longest, chance).as_secs()), [100, 95, 90]);
+        assert!(life(Duration::MAX, 1.0) > longest);
     }
 }

@@ -39,6 +39,12 @@ kill -QUIT $pid 2>/dev/null; wait $pid
 rm -rf "$dir"
 "#;
 
+/// A table `t` of numbers, in which the commit of a 1 takes a minute.
+pub const SLOW_COMMIT: &str = "CREATE TABLE t (n int8); CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS \
+                               'BEGIN PERFORM pg_sleep(60); RETURN NULL; END'; \
+                               CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED \
+                               FOR EACH ROW WHEN (NEW.n = 1) EXECUTE FUNCTION slow()";
+
 /// One cluster.
 pub struct Server {
     dir: PathBuf,

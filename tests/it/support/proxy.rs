@@ -23,6 +23,8 @@ pub enum Fault {
     /// Those that exist are silent for good, whatever comes after; new ones pass: half-open, as behind a firewall that
     /// forgot them.
     Strand,
+    /// New connections are accepted and never answered, whatever comes later.
+    Swallow,
     /// Every connection ends with a reset, new ones at once.
     Reset,
     /// Each piece waits.
@@ -90,6 +92,10 @@ async fn forward(number: usize, client: TcpStream, server: PathBuf, line: Arc<Li
     let mut fault = line.fault.subscribe();
     if *fault.borrow() == Fault::Reset {
         return reset(&client);
+    }
+    if *fault.borrow() == Fault::Swallow {
+        let (mut client, mut nowhere) = (client, tokio::io::sink());
+        return drop(tokio::io::copy(&mut client, &mut nowhere).await);
     }
     let Ok(server) = UnixStream::connect(server).await else { return };
     let (mut from_server, mut to_server) = server.into_split();
