@@ -89,6 +89,11 @@ impl Database {
         Pool::new(PoolOptions { needs_write: false, ..PoolOptions::to(self.target()) })
     }
 
+    /// A pool of its own of one connection, which nobody else borrows.
+    pub(super) fn single(&self) -> Pool {
+        Pool::new(PoolOptions { pool_size: 1, max_overflow: 0, ..PoolOptions::to(self.target()) })
+    }
+
     /// Where it is.
     pub(super) fn target(&self) -> Target {
         self.pool.target().unwrap_or_else(|| self.target.clone())
