@@ -9,7 +9,6 @@ use crate::store::Error;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
@@ -176,16 +175,18 @@ impl Inner {
             words.put("password", password)?;
         }
         let words = around.complete(words)?;
-        if let Some("require") = words.get("gssencmode") {
+        if let Some(true) = words.one_of("gssencmode", &[("disable", false), ("prefer", false), ("require", true)])? {
             return Err(Fault::new("gssencmode=require cannot be had").hint("sslmode encrypts"));
         }
+        let places = places(&words, around)?;
+        let encrypts = places.iter().any(|place| place.config.get_ssl_mode() != SslMode::Disable);
         Ok(Inner {
-            tls: Tls::of(&words, around)?,
-            places: places(&words, around)?,
-            attributes: one_of(&words, "target_session_attrs", &Attributes::NAMES)?.unwrap_or(Attributes::Any),
-            shuffle: one_of(&words, "load_balance_hosts", &[("disable", false), ("random", true)])?.unwrap_or(false),
-            // Nought is for ever in libpq; here nothing is.
-            timeout: seconds(&words, "connect_timeout")?.filter(|limit| !limit.is_zero()).unwrap_or(CONNECT_TIMEOUT),
+            tls: if encrypts { Tls::of(&words, around)? } else { Tls::none()? },
+            places,
+            attributes: words.one_of("target_session_attrs", &Attributes::NAMES)?.unwrap_or(Attributes::Any),
+            shuffle: words.one_of("load_balance_hosts", &[("disable", false), ("random", true)])?.unwrap_or(false),
+            // Nought and less is for ever in libpq; here nothing is.
+            timeout: words.number("connect_timeout")?.and_then(positive).map_or(CONNECT_TIMEOUT, Duration::from_secs),
             words,
         })
     }
@@ -221,10 +222,13 @@ fn places(words: &Words, around: &Surroundings) -> Result<Vec<Place>, Fault> {
 
 fn place(mut config: Config, host: &str, address: &str, port: &str, passwords: &Passwords) -> Result<Place, Fault> {
     // Not shown: in a URL without its @ it is the password.
-    let port: u16 = match port {
-        "" => 5432,
-        port => port.parse().map_err(|_| Fault::new("port: expected 1 to 65535"))?,
-    };
+    let port: u16 =
+        match port.trim() {
+            "" => 5432,
+            port => port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
+                Fault::new("port: expected 1 to 65535").hint("@ : / ? of a password are %40 %3A %2F %3F")
+            })?,
+        };
     let host = match (host, address) {
         ("", "") => socket_directory(),
         ("", address) => address,
@@ -275,38 +279,25 @@ fn base(words: &Words) -> Result<Config, Fault> {
         .application_name(words.get("application_name").or(words.get("fallback_application_name")).unwrap_or("trackd"));
     config.ssl_mode(tls::mode(words)?);
     let negotiation = [("postgres", SslNegotiation::Postgres), ("direct", SslNegotiation::Direct)];
-    config.ssl_negotiation(one_of(words, "sslnegotiation", &negotiation)?.unwrap_or(SslNegotiation::Postgres));
+    config.ssl_negotiation(words.one_of("sslnegotiation", &negotiation)?.unwrap_or(SslNegotiation::Postgres));
     let binding = [
         ("disable", ChannelBinding::Disable),
         ("prefer", ChannelBinding::Prefer),
         ("require", ChannelBinding::Require),
     ];
-    config.channel_binding(one_of(words, "channel_binding", &binding)?.unwrap_or(ChannelBinding::Prefer));
-    config.keepalives(one_of(words, "keepalives", &[("0", false), ("1", true)])?.unwrap_or(true));
-    config.keepalives_idle(seconds(words, "keepalives_idle")?.unwrap_or(KEEPALIVES.0));
-    config.keepalives_interval(seconds(words, "keepalives_interval")?.unwrap_or(KEEPALIVES.1));
-    config.keepalives_retries(number(words, "keepalives_count")?.unwrap_or(KEEPALIVES.2));
-    let unanswered = number(words, "tcp_user_timeout")?.map(|ms: u32| Duration::from_millis(ms.into()));
+    config.channel_binding(words.one_of("channel_binding", &binding)?.unwrap_or(ChannelBinding::Prefer));
+    config.keepalives(words.number::<i64>("keepalives")?.is_none_or(|on| on != 0));
+    config.keepalives_idle(words.seconds("keepalives_idle")?.unwrap_or(KEEPALIVES.0));
+    config.keepalives_interval(words.seconds("keepalives_interval")?.unwrap_or(KEEPALIVES.1));
+    config.keepalives_retries(words.number("keepalives_count")?.unwrap_or(KEEPALIVES.2));
+    // Nought and less is the system's own limit, as in libpq.
+    let unanswered = words.number("tcp_user_timeout")?.map(|ms| Duration::from_millis(positive(ms).unwrap_or(0)));
     config.tcp_user_timeout(unanswered.unwrap_or(TCP_USER_TIMEOUT));
     Ok(config)
 }
 
-fn number<T: FromStr>(words: &Words, name: &str) -> Result<Option<T>, Fault> {
-    let parsed = |text: &str| text.trim().parse().map_err(|_| Fault::new(format!("{name}: expected a number")));
-    words.get(name).map(parsed).transpose()
-}
-
-fn seconds(words: &Words, name: &str) -> Result<Option<Duration>, Fault> {
-    Ok(number(words, name)?.map(|seconds: u32| Duration::from_secs(seconds.into())))
-}
-
-fn one_of<T: Copy>(words: &Words, name: &str, known: &[(&str, T)]) -> Result<Option<T>, Fault> {
-    let find = |text: &str| {
-        let found = known.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
-        let names: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
-        found.ok_or_else(|| Fault::new(format!("{name}: expected {}, got {text:?}", names.join(" or "))))
-    };
-    words.get(name).map(find).transpose()
+fn positive(number: i32) -> Option<u64> {
+    u64::try_from(number).ok().filter(|number| *number > 0)
 }
 
 impl Attributes {
