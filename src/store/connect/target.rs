@@ -49,7 +49,7 @@ struct Inner {
 }
 
 /// One host.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Place {
     name: String,
     config: Config,
@@ -66,10 +66,11 @@ enum Attributes {
     PreferStandby,
 }
 
-/// The same words, wherever they came from.
+/// The same words, wherever they came from, and the same passwords and certificates in the files that they name.
 impl PartialEq for Target {
     fn eq(&self, other: &Target) -> bool {
-        self.0.words == other.0.words
+        let (one, other) = (&self.0, &other.0);
+        one.words == other.words && one.places == other.places && one.tls == other.tls
     }
 }
 
@@ -112,6 +113,11 @@ impl Target {
         KNOWN.iter().map(|(_, variable, _)| *variable).filter(|variable| !variable.is_empty())
     }
 
+    /// Whether both say the same but for passwords and certificates.
+    pub(crate) fn is_at_the_same_place(&self, other: &Target) -> bool {
+        self.0.words.without_password().eq(other.0.words.without_password())
+    }
+
     /// The same target, of whose hosts only one that can be written to will do, unless the words ask for something else.
     pub(in crate::store) fn for_writing(&self) -> Target {
         match self.0.attributes {
@@ -148,7 +154,7 @@ impl Target {
     async fn open_at(&self, place: &Place) -> Result<(Opened, bool), Error> {
         let operation = || format!("connect to {}", place.name);
         let opening = async {
-            let (client, link) = place.config.connect(self.0.tls.0.clone()).await?;
+            let (client, link) = place.config.connect(self.0.tls.connect.clone()).await?;
             let mut opened = Opened { client, link, place: place.name.clone() };
             let suits = self.0.attributes.suit(&mut opened).await?;
             Ok((opened, suits))
@@ -163,7 +169,7 @@ impl Target {
     ///
     /// Cancel safety: safe; the request may or may not have arrived.
     pub(in crate::store) async fn cancel(&self, token: &CancelToken) -> bool {
-        let asked = tokio::time::timeout(self.0.timeout, token.cancel_query(self.0.tls.0.clone()));
+        let asked = tokio::time::timeout(self.0.timeout, token.cancel_query(self.0.tls.connect.clone()));
         matches!(asked.await, Ok(Ok(())))
     }
 }

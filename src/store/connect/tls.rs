@@ -17,7 +17,7 @@ use rustls::client::WebPkiServerVerifier;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, ring, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
+use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, TrustAnchor, UnixTime};
 use rustls::{
     CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme, SupportedProtocolVersion,
 };
@@ -29,7 +29,18 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// What encrypts the connections of a target.
 #[derive(Clone)]
-pub(super) struct Tls(pub MakeRustlsConnect);
+pub(super) struct Tls {
+    pub(super) connect: MakeRustlsConnect,
+    /// What the files held: authorities, and the client's certificate.
+    read: (Vec<TrustAnchor<'static>>, Vec<CertificateDer<'static>>),
+}
+
+/// Made of the same files; what the words say is compared elsewhere.
+impl PartialEq for Tls {
+    fn eq(&self, other: &Tls) -> bool {
+        self.read == other.read
+    }
+}
 
 /// How much of the server's certificate must be right.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -53,9 +64,12 @@ impl Tls {
         let provider = Arc::new(ring::default_provider());
         let config = ClientConfig::builder_with_provider(provider.clone()).with_protocol_versions(versions(words)?);
         let config = config.map_err(|error| Fault::new(format!("ssl_min_protocol_version: {error}")))?;
-        let config = config.dangerous().with_custom_certificate_verifier(verifier(words, around, provider)?);
+        let (verifier, authorities) = verifier(words, around, provider)?;
+        let config = config.dangerous().with_custom_certificate_verifier(verifier);
+        let mut own = Vec::new();
         let mut config = match own_certificate(words, around)? {
             Some((chain, key)) => {
+                own.clone_from(&chain);
                 config.with_client_auth_cert(chain, key).map_err(|error| Fault::new(format!("sslcert: {error}")))?
             }
             None => config.with_no_client_auth(),
@@ -64,7 +78,7 @@ impl Tls {
         if words.get("sslnegotiation") == Some("direct") {
             config.alpn_protocols = vec![b"postgresql".to_vec()];
         }
-        Ok(Tls(MakeRustlsConnect::new(config)))
+        Ok(Tls { connect: MakeRustlsConnect::new(config), read: (authorities, own) })
     }
 }
 
@@ -79,12 +93,12 @@ fn versions(words: &Words) -> Result<&'static [&'static SupportedProtocolVersion
     Ok(words.one_of("ssl_min_protocol_version", &NAMES)?.unwrap_or(rustls::DEFAULT_VERSIONS))
 }
 
-/// What looks at the server's certificate.
+/// What looks at the server's certificate, and the authorities it goes by.
 fn verifier(
     words: &Words,
     around: &Surroundings,
     provider: Arc<CryptoProvider>,
-) -> Result<Arc<dyn ServerCertVerifier>, Fault> {
+) -> Result<(Arc<dyn ServerCertVerifier>, Vec<TrustAnchor<'static>>), Fault> {
     let (mode, mut verify) = modes(words)?;
     let default_root = || around.home(".postgresql/root.crt").filter(|path| path.exists());
     let root = words.get("sslrootcert").map(PathBuf::from);
@@ -94,15 +108,17 @@ fn verifier(
         verify = Verify::Chain;
     }
     if verify == Verify::Nothing {
-        return Ok(Arc::new(Lenient { checks: None, provider }));
+        return Ok((Arc::new(Lenient { checks: None, provider }), Vec::new()));
     }
     let roots = roots(root.as_deref())?;
+    let authorities = roots.roots.clone();
     let checks = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone()).build();
     let checks = checks.map_err(|error| Fault::new(format!("sslrootcert: {error}")))?;
-    match verify {
-        Verify::ChainAndName => Ok(checks),
-        _ => Ok(Arc::new(Lenient { checks: Some(checks), provider })),
-    }
+    let verifier: Arc<dyn ServerCertVerifier> = match verify {
+        Verify::ChainAndName => checks,
+        _ => Arc::new(Lenient { checks: Some(checks), provider }),
+    };
+    Ok((verifier, authorities))
 }
 
 /// What is asked of a TCP host.

@@ -161,6 +161,11 @@ impl Words {
         self
     }
 
+    /// Each word but the password.
+    pub(super) fn without_password(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.iter().filter(|(name, _)| *name != "password")
+    }
+
     /// Each word with its value, which may be a password.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.iter().map(|(name, value)| (*name, value.as_str()))
