@@ -12,7 +12,7 @@ use crate::store::embedded::search_path;
 use crate::store::tools::Tool;
 use crate::store::{Error, Pool, health};
 use std::io::IsTerminal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 #[derive(Debug, clap::Args)]
 pub(super) struct BackupArgs {
@@ -30,7 +30,8 @@ pub(super) struct BackupArgs {
 pub(super) struct RestoreArgs {
     /// A file of `trackd backup`, or of pg_dump --format=custom.
     file: PathBuf,
-    /// Into a database that is not empty: what the file holds is dropped there first, the rest stays.
+    /// Into a database that is not empty: what the file holds is dropped there first, the rest stays. A daemon that works
+    /// on it must be stopped all the same.
     #[arg(long)]
     force: bool,
     /// Name each table on stderr, also where that is no terminal.
@@ -73,18 +74,34 @@ pub(super) async fn restore(config: &Config, args: RestoreArgs) -> Result<(), Fa
     let database = Database::of(config)?;
     let work = async {
         database.start().await?;
-        let server = server(database.pool()).await?;
+        let pool = database.single();
+        let server = server(&pool).await?;
+        alone(&pool, &args.file, &server.database).await?;
         let tool = Tool::find("pg_restore", &search_path(), server.major).await.map_err(failure)?;
         let options = Options { force: args.force, arguments: args.arguments };
         let mut progress = progress(args.verbose);
-        let restored =
-            backup::restore(database.pool(), &server.database, &tool, &args.file, &options, &mut progress).await;
+        let restored = backup::restore(&pool, &server.database, &tool, &args.file, &options, &mut progress).await;
         let tables = restored.map_err(failure)?;
         print::line(format!("{}: {tables} tables restored into database {}", args.file.display(), server.database))
     };
     let done = unless_interrupted(work).await;
     database.end().await;
     done
+}
+
+/// A daemon at work would write into what is being replaced, and its runs would be half in the one and half in the other.
+async fn alone(pool: &Pool, file: &Path, database: &str) -> Result<(), Failure> {
+    let others = backup::others(pool).await.map_err(failure)?;
+    if others.is_empty() {
+        return Ok(());
+    }
+    let message = format!(
+        "restore {}: trackd works on database {database}, in the sessions {}",
+        file.display(),
+        others.join(", ")
+    );
+    let hint = "stop it first; sessions that a dead one or a pooler left are ended by SELECT pg_terminate_backend(…)";
+    Err(Failure::work(message).with_hint(Some(hint.into())))
 }
 
 async fn server(pool: &Pool) -> Result<Server, Failure> {

@@ -89,6 +89,11 @@ impl Database {
         Pool::new(PoolOptions { needs_write: false, ..PoolOptions::to(self.target()) })
     }
 
+    /// A pool of its own of one connection, which nobody else borrows.
+    pub(super) fn single(&self) -> Pool {
+        Pool::new(PoolOptions { pool_size: 1, max_overflow: 0, ..PoolOptions::to(self.target()) })
+    }
+
     /// Where it is.
     pub(super) fn target(&self) -> Target {
         self.pool.target().unwrap_or_else(|| self.target.clone())
@@ -157,8 +162,8 @@ impl Database {
             DatabaseUrl::Embedded => before.clone(),
         };
         let options = options(database, target.clone());
-        if target == before && self.pool.last_error().is_some() {
-            // The same server, which is away: there is nothing to try the change on.
+        if target.is_at_the_same_place(&before) && self.pool.last_error().is_some() {
+            // The same server, which is away, or no longer takes the password: there is nothing to try the change on.
             self.pool.replace(options);
             return Ok(());
         }
@@ -278,6 +283,14 @@ impl Ledger for Database {
 
     fn change<'a>(&'a self, database: &'a config::Database) -> BoxFuture<'a, Result<(), Unusable>> {
         async move { self.reconnect(database).await.map_err(|error| unusable(&error)) }.boxed()
+    }
+
+    fn is_stale(&self, database: &config::Database) -> bool {
+        match &database.url {
+            // What is not understood is told by the change.
+            DatabaseUrl::Server(url) => server(url.expose(), database).map_or(true, |target| target != self.target()),
+            DatabaseUrl::Embedded => false,
+        }
     }
 
     fn gauges(&self) -> (status::Pool, Option<String>) {

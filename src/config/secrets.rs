@@ -1,5 +1,6 @@
-//! Which bytes of the file must not be shown: `database.url`, texts of `[vars]`, and of a request the values of
-//! headers and query, the body, and of its URL what stands before `@` and after `?`.
+//! Which bytes of the file must not be shown: what `[database]` holds besides its limits, texts of `[vars]`, addresses
+//! and passwords in a table they are not for, and of a request the values of headers and query, the body, and of its
+//! URL what stands before `@` and after `?`.
 //!
 //! In: the tree of the file. Out: spans to mask. A line that is broken is masked from its `=` on when its words
 //! say that it may hold a secret, for then the tree does not.
@@ -8,17 +9,30 @@ use super::fault::Fault;
 use super::node::{Entry, Node, Place, Value};
 use std::ops::Range;
 
+/// Keys of `[database]` that hold no secret. Any other is the address, or one that is not known: its line is shown, and
+/// `password = "…"` is what people try first.
+const OPEN: [&str; 7] = [
+    "password_file",
+    "pool_size",
+    "max_overflow",
+    "pool_timeout",
+    "pool_recycle",
+    "pool_pre_ping",
+    "statement_timeout",
+];
+
 /// The spans, in no order.
 pub(super) fn spans(root: &Node, text: &str, syntax: &[Fault]) -> Vec<Range<usize>> {
     let mut spans = Vec::new();
     for entry in children(root) {
         match entry.key.as_str() {
             "database" => {
-                children(&entry.node).iter().filter(|e| e.key == "url").for_each(|e| all(&e.node, true, &mut spans));
+                let closed = children(&entry.node).iter().filter(|e| !OPEN.contains(&e.key.as_str()));
+                closed.for_each(|e| all(&e.node, true, &mut spans));
             }
             "vars" => all(&entry.node, false, &mut spans),
             "defaults" | "tracker" => requests(&entry.node, &mut spans),
-            _ => {}
+            _ => misplaced(entry, &mut spans),
         }
     }
     spans.extend(syntax.iter().filter_map(|fault| broken(text, fault)));
@@ -29,6 +43,16 @@ fn children(node: &Node) -> &[Entry] {
     match &node.value {
         Value::Table(entries) => entries,
         _ => &[],
+    }
+}
+
+/// An address or a password in a table that has none, or above all tables: the fault's line is shown.
+fn misplaced(entry: &Entry, spans: &mut Vec<Range<usize>>) {
+    match &entry.node.value {
+        Value::Table(entries) => entries.iter().for_each(|entry| misplaced(entry, spans)),
+        Value::Text(text) if text.contains('@') => all(&entry.node, true, spans),
+        _ if entry.key.contains("password") => all(&entry.node, true, spans),
+        _ => {}
     }
 }
 

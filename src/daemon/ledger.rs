@@ -38,6 +38,11 @@ pub trait Ledger: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
+    /// Whether files that this configuration names, as a password's, hold something else than when they were read.
+    fn is_stale(&self, _database: &config::Database) -> bool {
+        false
+    }
+
     /// Connections at this moment, and what the server last said if it is away.
     fn gauges(&self) -> (Pool, Option<String>);
 

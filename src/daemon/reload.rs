@@ -54,7 +54,7 @@ impl Daemon {
         // A large file takes long enough to check to be felt by what else runs on this thread.
         let loaded = tokio::task::spawn_blocking(move || load()).await;
         let new = loaded.map_err(|error| vec![format!("read configuration: {error}")])??;
-        let diff = diff(&self.config, &new);
+        let mut diff = diff(&self.config, &new);
         let new = keep_what_needs_a_restart(new, &self.config);
         let fresh: HashSet<&str> = diff.added.iter().chain(&diff.changed).map(String::as_str).collect();
         let made = make(
@@ -62,6 +62,9 @@ impl Daemon {
             &new,
             new.trackers.iter().filter(|tracker| fresh.contains(tracker.name.as_str())),
         )?;
+        if self.setup.ledger.is_stale(&new.database) && diff.pool.is_empty() {
+            diff.pool.push("the passwords and certificates it names");
+        }
         if !diff.pool.is_empty() {
             let changed = self.setup.ledger.change(&new.database).await;
             changed.map_err(|error| {

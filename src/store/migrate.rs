@@ -59,7 +59,9 @@ pub async fn migrate(client: &mut Client) -> Result<Vec<String>, MigrateError> {
 /// # Errors
 /// As `migrate`, or nothing answers at the target.
 pub async fn migrate_at(target: &Target) -> Result<Vec<String>, MigrateError> {
-    let Opened { mut client, link, .. } = target.open().await.map_err(|error| MigrateError::from_store(&error))?;
+    // Of several hosts the one that the pool will write to, too: the first may be its standby.
+    let opened = target.for_writing().open().await;
+    let Opened { mut client, link, .. } = opened.map_err(|error| MigrateError::from_store(&error))?;
     // On this task: nothing is left behind when it is cancelled.
     tokio::select! {
         applied = migrate(&mut client) => applied,

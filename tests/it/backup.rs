@@ -154,6 +154,45 @@ async fn a_backup_that_fails_leaves_the_one_before() {
     assert!(output.status.code() == Some(1) && stderr(&output).contains("nowhere/.all.dump."), "{output:?}");
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_archive_does_not_take_the_place_of_one() {
+    let from = Server::shared().database().await;
+    let home = filled(&from.url());
+    assert!(home.trackd(&["backup", "all.dump"]).status.success());
+    let before = std::fs::read(home.path("all.dump")).unwrap();
+    for argument in ["--file=elsewhere", "--format=plain"] {
+        let output = home.trackd(&["backup", "all.dump", "--", argument]);
+        assert_eq!(output.status.code(), Some(1), "{argument}: {output:?}");
+        assert!(stderr(&output).contains("wrote no archive") && stderr(&output).contains("hint: "), "{output:?}");
+        assert_eq!((std::fs::read(home.path("all.dump")).unwrap() == before, parts(&home)), (true, Vec::new()));
+    }
+    let pipe = home.path("pipe");
+    assert!(std::process::Command::new("mkfifo").arg(&pipe).status().unwrap().success());
+    let output = home.trackd(&["backup", "pipe"]);
+    assert!(output.status.code() == Some(1) && stderr(&output).contains("got a pipe"), "{output:?}");
+    assert!(!pipe.is_file());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_restored_under_a_daemon_at_work() {
+    let (from, to) = pair().await;
+    let home = filled(&from.url());
+    assert!(home.trackd(&["backup", "all.dump"]).status.success());
+    let file = home.path("all.dump");
+    let other = beside(&home, &to.url());
+    let mut daemon = other.run();
+    daemon.says("ready", 1).await;
+    let count = "SELECT count(*) FROM trackd.runs";
+    let runs: i64 = to.client().await.query_one(count, &[]).await.unwrap().get(0);
+    let output = other.trackd(&["restore", file.to_str().unwrap(), "--force"]);
+    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert!(stderr(&output).contains("trackd works on database") && stderr(&output).contains("stop it"), "{output:?}");
+    assert!(to.client().await.query_one(count, &[]).await.unwrap().get::<_, i64>(0) >= runs);
+    daemon.kill();
+    let output = other.trackd(&["restore", file.to_str().unwrap(), "--force"]);
+    assert!(output.status.success(), "{output:?}");
+}
+
 #[test]
 fn a_database_that_is_away_exits_69() {
     let home = Home::with("postgres://nobody@%2Fnonexistent/x", &trackers());

@@ -327,6 +327,19 @@ token = "hunter2
             assert!(shown.contains("http =") && !shown.contains("hunter2"), "{shown}");
         }
     }
+    for misplaced in [
+        "[database]\nulr = \"postgres://u:hunter2@h/d\"",
+        "[database]\npassword = \"hunter2\"",
+        "[database]\nparams = { sslpassword = \"hunter2\" }",
+        "[database]\npassword = [\"hunter2\"]",
+        "[databse]\nurl = \"postgres://u:hunter2@h/d\"",
+        "databse = { password = \"hunter2\" }",
+        "database_url = \"postgres://u:hunter2@h/d\"",
+        "[daemon]\npassword = \"hunter2\"",
+    ] {
+        let shown = parse(misplaced).unwrap_err().render(false);
+        assert!(shown.contains("unknown") && !shown.contains("hunter2"), "{shown}");
+    }
     let pairs = [("TRACKD_DATABASE__URL", "postgres://u:hunter2@h"), ("TRACKD_VARS__ARENA", "http://hunter2")];
     let config = parse_in(SMALL, &pairs).unwrap();
     assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");

@@ -117,6 +117,13 @@ async fn sslmode_asks_for_no_less_and_no_more_than_in_libpq() {
     assert!(said.contains("no root certificate"), "{said}");
     let said = refused("localhost", "sslmode=verify-ca&sslrootcert=system").await;
     assert!(said.contains("needs sslmode=verify-full"), "{said}");
+    let said = refused("localhost", "sslrootcert=system").await;
+    let unknown = said.contains("UnknownIssuer") || said.contains("no certificate is in it");
+    assert!(unknown, "as in libpq, that alone asks for verify-full: {said}");
+    for mode in ["disable", "prefer", "require"] {
+        let said = refused("localhost", &format!("sslrootcert=system&sslmode={mode}")).await;
+        assert!(said.contains("needs sslmode=verify-full"), "{said}");
+    }
     let said = refused("localhost", "sslmode=verify_full").await;
     assert!(said.contains("expected disable, allow"), "{said}");
     let said = refused("localhost", &format!("sslrootcert={root}x&sslmode=verify-ca")).await;
@@ -183,6 +190,56 @@ async fn passwords_come_from_where_libpq_looks_for_them() {
     assert!(error.hint().unwrap().contains("password"), "{error}");
     let error = version(&url.replace("/postgres", "/nowhere"), &around(&[("PGPASSWORD", "right")])).await.unwrap_err();
     assert_eq!((error.sqlstate(), error.class()), (Some("3D000"), Class::Standing), "{error}");
+}
+
+#[test]
+fn a_word_that_would_be_honoured_in_part_is_refused() {
+    let parse = |text: &str| Target::parse(text, None, &nowhere());
+    for (words, told) in [
+        ("sslcertmode=require", "sslcertmode=require cannot be had"),
+        ("sslcertmode=never", "expected disable or allow or require"),
+        ("sslnegotiation=direct", "needs sslmode=require"),
+        ("sslnegotiation=direct sslmode=disable", "needs sslmode=require"),
+        ("ssl_min_protocol_version=TLSv9", "expected TLSv1 or TLSv1.1 or TLSv1.2 or TLSv1.3"),
+        ("sslsni=no", "expected 0 or 1"),
+        ("gssencmode=require", "gssencmode=require cannot be had"),
+        ("gssencmode=maybe", "expected disable or prefer or require"),
+        ("sslrootcert=system sslmode=verify-ca", "needs sslmode=verify-full"),
+        ("sslcrl=/x", "sslcrl cannot be had"),
+        ("port=0", "expected 1 to 65535"),
+        ("port=65536", "expected 1 to 65535"),
+        ("target_session_attrs=writable", "expected any or read-write"),
+        ("load_balance_hosts=yes", "expected disable or random"),
+        ("channel_binding=yes", "expected disable or prefer or require"),
+        ("keepalives_idle=x", "expected a number"),
+        ("connect_timeout=x", "expected a number"),
+        ("hostaddr=localhost", "expected an IP address"),
+        ("host=h,h hostaddr=::1", "hostaddr: expected 2"),
+        ("host=h,h,h port=1,2", "port: expected one, or 3"),
+    ] {
+        let text = if words.contains("host=") { words.to_owned() } else { format!("host=h user=u {words}") };
+        let error = parse(&text).expect_err(words);
+        assert!(error.to_string().contains(told) && error.class() == Class::Standing, "{words}: {error}");
+    }
+    for words in
+        ["keepalives=2", "tcp_user_timeout=-1", "connect_timeout=-1", "port=' 1 '", "sslsni=0 sslcertmode=allow"]
+    {
+        assert!(parse(&format!("host=h user=u {words}")).is_ok(), "{words}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_certificates_are_looked_at_where_something_is_encrypted() {
+    let home = tempfile::tempdir().unwrap();
+    std::fs::create_dir(home.path().join(".postgresql")).unwrap();
+    std::fs::write(home.path().join(".postgresql/postgresql.crt"), "none").unwrap();
+    let around = Surroundings::new([("HOME".to_owned(), home.path().display().to_string())]);
+    let here = format!("host={} user=postgres dbname=postgres", Server::shared().dir().display());
+    assert_eq!(version(&here, &around).await.unwrap(), (None, "postgres".into()), "a socket is not");
+    let parse = |words: &str| Target::parse(&format!("host=h user=u {words}"), None, &around);
+    assert!(parse("sslmode=disable").is_ok());
+    assert!(parse("sslcertmode=disable").is_ok());
+    assert!(parse("").is_err_and(|error| error.to_string().contains("sslkey")));
 }
 
 #[tokio::test(flavor = "multi_thread")]

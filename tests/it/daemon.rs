@@ -1,7 +1,7 @@
 //! Behaviour of `trackd run`, as a process: schedule, reload, stop, kill.
 
 use crate::support::daemon::{Home, PATIENCE, file_tracker};
-use crate::support::postgres::{Server, connect, eventually};
+use crate::support::postgres::{Server, connect, eventually, put};
 use rustix::process::Signal;
 use tokio_postgres::Client;
 
@@ -307,6 +307,40 @@ fn told(manager: &std::os::unix::net::UnixDatagram) -> String {
         manager.recv(&mut buffer).ok().map(|n| String::from_utf8_lossy(&buffer[..n]).into_owned() + "\n")
     })
     .collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_reads_a_password_anew_that_was_changed_where_it_is_kept() {
+    let server = Server::prepared(5432, |data| {
+        put(data, "pg_hba.conf", "local all postgres trust\nlocal all all scram-sha-256\n");
+    });
+    let admin = server.connect("postgres").await;
+    admin.batch_execute("CREATE ROLE r LOGIN PASSWORD 'one'").await.unwrap();
+    admin.batch_execute("CREATE DATABASE d OWNER r").await.unwrap();
+    let url = format!("host={} user=r dbname=d", server.dir().display());
+    let home =
+        Home::with(&url, &file_tracker("a", "200ms").replace("name = \"a\"\nhistory", "name = \"s.a\"\nhistory"));
+    home.put("a.json", BODY);
+    let configured = std::fs::read_to_string(home.path("config.toml")).unwrap();
+    home.put("config.toml", configured.replace("[daemon]", "password_file = \"password\"\n[daemon]"));
+    home.put("password", "one\n");
+    let mut daemon = home.run();
+    daemon.says("run succeeded", 1).await;
+    daemon.signal(Signal::HUP);
+    daemon.says("configuration reloaded", 1).await;
+    assert_eq!(daemon.said("connections anew"), 0, "nothing has changed: {}", daemon.log());
+    home.put("password", "wrong\n");
+    daemon.signal(Signal::HUP);
+    daemon.says("reload refused", 1).await;
+    assert!(daemon.log().contains("28P01"), "{}", daemon.log());
+    home.put("password", "two\n");
+    let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'r'";
+    admin.batch_execute(&format!("ALTER ROLE r PASSWORD 'two'; {end}")).await.unwrap();
+    daemon.signal(Signal::HUP);
+    daemon.says("connections anew for the passwords", 1).await;
+    let before = daemon.said("run succeeded");
+    daemon.says("run succeeded", before + 2).await;
+    assert!(!daemon.log().contains("=two") && !daemon.log().contains("\"two"), "{}", daemon.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]

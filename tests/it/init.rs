@@ -64,3 +64,14 @@ async fn what_a_person_must_mend_is_told_at_once() {
     assert_eq!(output.status.code(), Some(78), "{output:?}");
     assert!(stdout(&output).contains("applied V1__ledger") && stderr(&output).contains("ALTER TABLE"), "{output:?}");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_several_hosts_it_prepares_the_one_that_takes_writes() {
+    let primary = Server::own();
+    let standby = primary.standby();
+    let hosts = format!("{},{}", standby.dir().display(), primary.dir().display());
+    let home = Home::with(&format!("host={hosts} user=postgres dbname=postgres"), &file_tracker("a", "1h"));
+    let output = home.trackd(&["init", "--attempts", "1"]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(stdout(&output), "applied V1__ledger\ncreate table a\n");
+}

@@ -1,14 +1,17 @@
 //! The whole database in one file, and back: pg_dump and pg_restore.
 //!
 //! ```text
-//!  backup   pg_dump --> .FILE.part, mode 0600 --whole--> rename to FILE
+//!  backup   pg_dump --> .FILE.part, mode 0600 --whole, an archive--> rename to FILE
 //!  restore  FILE is an archive? --> is anything in the way? --> pg_restore, in one transaction
 //! ```
 //!
 //! Must not know: which version of the programs fits (see `tools`), what the database holds.
 
+mod others;
 mod part;
 mod program;
+
+pub use others::others;
 
 use super::tools::Tool;
 use super::{Error, Pool, Statement, Target};
@@ -17,6 +20,8 @@ use program::{Program, Said};
 use std::path::{Path, PathBuf};
 use tokio_postgres::types::Type;
 
+/// What an archive of pg_dump begins with.
+const MAGIC: &[u8] = b"PGDMP";
 /// So many names of what is in the way are told.
 const NAMED: i64 = 8;
 
@@ -34,7 +39,8 @@ pub struct Saved {
 
 /// Writes the whole database of `target` into `file`, which readers of the file's owner alone may open.
 ///
-/// `file` is there whole, or as it was before. `arguments` go to pg_dump as they are.
+/// `file` is there whole, or as it was before. `arguments` go to pg_dump as they are; one that makes it write something
+/// else than an archive into `file` is a failure.
 ///
 /// Cancel safety: safe; pg_dump is killed and what it wrote is removed.
 ///
@@ -59,6 +65,11 @@ pub async fn backup(
         progress(table);
     });
     said.await.map_err(|said| fault(&operation, &said))?;
+    if !part.begins_with(MAGIC).map_err(failed)? {
+        // It was told to write elsewhere, or what restore does not read. The backup before is worth more.
+        let hint = "leave out --file and --format, and call pg_dump yourself for what is not restored by trackd";
+        return Err(Error::refused(operation, "pg_dump wrote no archive into it", Some(hint.into())));
+    }
     let bytes = part.finish(file).map_err(failed)?;
     Ok(Saved { tables, bytes })
 }

@@ -3,6 +3,7 @@
 //! Must not know: what is written.
 
 use std::fs::{File, OpenOptions};
+use std::io::Read;
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
@@ -19,6 +20,10 @@ impl Part {
         let Some(name) = file.file_name().filter(|_| !file.is_dir()) else {
             return Err("expected the name of a file, got a directory".into());
         };
+        if file.exists() && !file.is_file() {
+            // The rename would put a file in the place of /dev/stdout.
+            return Err("expected the name of a file, got a pipe or a device".into());
+        }
         let path = file.with_file_name(format!(".{}.{:08x}.part", name.to_string_lossy(), fastrand::u32(..)));
         // Made anew, or not at all: nobody else has it open, or can read what comes.
         let made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(&path);
@@ -28,6 +33,14 @@ impl Part {
 
     pub(super) fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// Whether it begins with these bytes.
+    pub(super) fn begins_with(&self, magic: &[u8]) -> Result<bool, String> {
+        let mut bytes = Vec::with_capacity(magic.len());
+        let read = File::open(&self.path).and_then(|file| file.take(magic.len() as u64).read_to_end(&mut bytes));
+        read.map_err(|error| format!("read {}: {error}", self.path.display()))?;
+        Ok(bytes == magic)
     }
 
     /// Gives it its name. Returns its size in bytes.
@@ -74,5 +87,6 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&file).expect("read"), "whole");
         assert_eq!(std::fs::read_dir(dir.path()).expect("listed").count(), 1);
         assert!(Part::beside(dir.path()).is_err_and(|error| error.contains("got a directory")));
+        assert!(Part::beside(Path::new("/dev/null")).is_err_and(|error| error.contains("got a pipe or a device")));
     }
 }

@@ -8,6 +8,7 @@
 //! several hosts, `target_session_attrs`. A word that cannot be had is refused, never passed over.
 //! Must not know: pools, transactions, configuration files.
 
+mod attributes;
 mod surroundings;
 mod target;
 mod tls;

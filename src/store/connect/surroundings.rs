@@ -6,6 +6,7 @@
 use super::words::{Fault, KNOWN, Words};
 use std::collections::HashMap;
 use std::fmt;
+use std::io::ErrorKind;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
@@ -63,24 +64,20 @@ impl Surroundings {
         Ok(words.or(service).or(environment))
     }
 
-    fn service(&self, service: &str, file: Option<&str>) -> Result<Words, Fault> {
-        let system = self.get("PGSYSCONFDIR").unwrap_or(SYSTEM_SERVICES);
-        let files = match file {
-            Some(file) => vec![PathBuf::from(file)],
-            None => {
-                self.home(".pg_service.conf").into_iter().chain([Path::new(system).join("pg_service.conf")]).collect()
-            }
-        };
-        for file in &files {
+    /// The words of a service: of the file that is named, else of the user's, then of the system's.
+    fn service(&self, service: &str, named: Option<&str>) -> Result<Words, Fault> {
+        let system = Path::new(self.get("PGSYSCONFDIR").unwrap_or(SYSTEM_SERVICES)).join("pg_service.conf");
+        let users = named.map(PathBuf::from).or_else(|| self.home(".pg_service.conf"));
+        let files: Vec<PathBuf> = users.into_iter().chain([system]).collect();
+        for (number, file) in files.iter().enumerate() {
+            let at = |fault: Fault| Fault { message: format!("{}: {}", file.display(), fault.message), ..fault };
             match std::fs::read_to_string(file) {
                 Ok(text) => {
-                    if let Some(words) = section(&text, service)
-                        .map_err(|fault| Fault { message: format!("{}: {}", file.display(), fault.message), ..fault })?
-                    {
+                    if let Some(words) = section(&text, service).map_err(at)? {
                         return Ok(words);
                     }
                 }
-                Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+                Err(error) if error.kind() == ErrorKind::NotFound && (named.is_none() || number > 0) => {}
                 Err(error) => return Err(Fault::new(format!("read {}: {error}", file.display()))),
             }
         }
@@ -104,15 +101,21 @@ fn section(text: &str, service: &str) -> Result<Option<Words>, Fault> {
         } else if let Some(words) = &mut found {
             let at = |message: String| format!("line {}: {message}", number + 1);
             let (name, value) = line.split_once('=').ok_or_else(|| Fault::new(at("expected word=value".into())))?;
-            words.put(name.trim(), value.trim()).map_err(|fault| Fault { message: at(fault.message), ..fault })?;
+            if ["service", "servicefile"].contains(&name.trim()) {
+                return Err(Fault::new(at("a service cannot name another".into())));
+            }
+            // As in libpq: here the first one counts.
+            let mut word = Words::default();
+            word.put(name.trim(), value.trim()).map_err(|fault| Fault { message: at(fault.message), ..fault })?;
+            *words = std::mem::take(words).or(word);
         }
     }
     Ok(found)
 }
 
-/// A password file, as read once.
+/// A password file, as read once: host, port, database, user, `None` for any; and the password.
 #[derive(Clone, Default)]
-pub(super) struct Passwords(Vec<[String; 5]>);
+pub(super) struct Passwords(Vec<([Option<String>; 4], String)>);
 
 impl fmt::Debug for Passwords {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -121,19 +124,23 @@ impl fmt::Debug for Passwords {
 }
 
 impl Passwords {
-    /// Reads a file. One that others may read is not used, as libpq does not.
+    /// Reads a file. One that others may read, or that is none, is not used, as libpq does not.
     pub(super) fn read(path: &Path) -> Passwords {
         let Ok(metadata) = std::fs::metadata(path) else { return Passwords::default() };
-        if metadata.is_file() && metadata.mode() & 0o077 != 0 {
-            tracing::warn!(target: "trackd::store", path = %path.display(), hint = "chmod 0600", "password file is not used: others may read it");
-            return Passwords::default();
+        let unused = |why: &str, hint: &str| {
+            tracing::warn!(target: "trackd::store", path = %path.display(), hint, "password file is not used: {why}");
+            Passwords::default()
+        };
+        if !metadata.is_file() {
+            return unused("it is no plain file", "");
         }
-        match std::fs::read_to_string(path) {
-            Ok(text) => Passwords::parse(&text),
-            Err(error) => {
-                tracing::warn!(target: "trackd::store", path = %path.display(), error = %error, "password file is not used");
-                Passwords::default()
-            }
+        if metadata.mode() & 0o077 != 0 {
+            return unused("others may read it", "chmod 0600");
+        }
+        match std::fs::read(path) {
+            // A comment in another encoding is no reason to leave out the other lines.
+            Ok(bytes) => Passwords::parse(&String::from_utf8_lossy(&bytes)),
+            Err(error) => unused(&error.to_string(), ""),
         }
     }
 
@@ -141,29 +148,46 @@ impl Passwords {
         Passwords(text.lines().filter(|line| !line.starts_with('#')).filter_map(fields).collect())
     }
 
-    /// The password of the first line that fits; `*` fits all.
+    /// The password of the first line that fits.
     pub(super) fn find(&self, host: &str, port: u16, dbname: &str, user: &str) -> Option<&str> {
         let port = port.to_string();
         let asked = [host, &port, dbname, user];
-        let fits = |line: &&[String; 5]| line.iter().zip(asked).all(|(field, asked)| field == "*" || field == asked);
-        self.0.iter().find(fits).map(|line| line[4].as_str()).filter(|password| !password.is_empty())
+        let fits = |(line, _): &&([Option<String>; 4], String)| {
+            line.iter().zip(asked).all(|(field, asked)| field.as_ref().is_none_or(|field| field == asked))
+        };
+        self.0.iter().find(fits).map(|(_, password)| password.as_str()).filter(|password| !password.is_empty())
     }
 }
 
-/// `host:port:database:user:password`, with `\:` and `\\`.
-fn fields(line: &str) -> Option<[String; 5]> {
-    let mut fields: [String; 5] = Default::default();
-    let mut at = 0;
-    let mut chars = line.chars();
-    while let Some(c) = chars.next() {
+/// `host:port:database:user:password`, with `\:`, `\\`, `\*`; what follows a colon behind the password is not looked at.
+fn fields(line: &str) -> Option<([Option<String>; 4], String)> {
+    let mut rest = line;
+    let mut next = || {
+        let (field, after) = field(rest);
+        rest = after?;
+        Some(field)
+    };
+    let known = [next()?, next()?, next()?, next()?];
+    Some((known, field(rest).0.unwrap_or_else(|| "*".to_owned())))
+}
+
+/// A field, `None` where it is `*`, and what follows its colon.
+fn field(text: &str) -> (Option<String>, Option<&str>) {
+    let mut field = String::new();
+    let mut chars = text.char_indices();
+    let mut after = None;
+    while let Some((at, c)) = chars.next() {
         match c {
-            '\\' => fields[at].extend(chars.next()),
-            // The password is the last field: a colon in it need not be escaped.
-            ':' if at < 4 => at += 1,
-            c => fields[at].push(c),
+            // One at the end of the line stands for itself.
+            '\\' => field.push(chars.next().map_or('\\', |(_, c)| c)),
+            ':' => {
+                after = Some(&text[at + 1..]);
+                break;
+            }
+            c => field.push(c),
         }
     }
-    (at == 4).then_some(fields)
+    (Some(field).filter(|_| !(text == "*" || text.starts_with("*:"))), after)
 }
 
 #[cfg(test)]
@@ -198,6 +222,19 @@ mod tests {
         let fault = around.complete(Words::parse("service=none").unwrap()).unwrap_err();
         assert_eq!(fault.message, "no service none");
         assert!(fault.hint.unwrap().contains(file.to_str().unwrap()));
+        std::fs::write(home.path().join("pg_service.conf"), "[system]\nhost=s\nhost=t\n[main]\nhost=x").unwrap();
+        let directory = ("PGSYSCONFDIR", home.path().to_str().unwrap());
+        let named =
+            |name: &str| self::around(&[("PGSERVICEFILE", home.path().join(name).to_str().unwrap()), directory]);
+        let words = named(".pg_service.conf").complete(Words::parse("service=system").unwrap()).unwrap();
+        assert_eq!(words.get("host"), Some("s"), "the system's is asked after the named one, and the first counts");
+        let words = named(".pg_service.conf").complete(Words::parse("service=main").unwrap()).unwrap();
+        assert_eq!(words.get("host"), Some("service"));
+        let fault = named("gone").complete(Words::parse("service=system").unwrap()).unwrap_err();
+        assert!(fault.message.contains("gone: "), "{fault:?}");
+        std::fs::write(&file, "[main]\nservice=other\n").unwrap();
+        let fault = around.complete(Words::parse("service=main").unwrap()).unwrap_err();
+        assert!(fault.message.ends_with("line 2: a service cannot name another"), "{fault:?}");
         std::fs::write(&file, "[main]\nhost=a\nsslmod=b\n").unwrap();
         let fault = around.complete(Words::parse("service=main").unwrap()).unwrap_err();
         assert_eq!(fault.message, format!("{}: line 3: no word sslmod", file.display()));
@@ -205,11 +242,18 @@ mod tests {
 
     #[test]
     fn the_first_line_of_a_password_file_that_fits_counts() {
-        let passwords = Passwords::parse("# c\nh:5432:d:u:one\nshort:line\n*:*:d\\:x:*:it\\\\s:two\n*:*:*:u:three\n");
+        let passwords = Passwords::parse(concat!(
+            "# c\nh:5432:d:u:one\nshort:line\n*:*:d\\:x:*:it\\\\s\\:two:not this\n\\*:*:*:star:literal\n",
+            "*:*:*:w:*\n*:*:*:e:\n*:*:*:e:never\n*:*:*:u:three\\"
+        ));
         assert_eq!(passwords.find("h", 5432, "d", "u"), Some("one"));
-        assert_eq!(passwords.find("h", 5433, "d", "u"), Some("three"));
+        assert_eq!(passwords.find("h", 5433, "d", "u"), Some("three\\"));
         assert_eq!(passwords.find("h", 1, "d:x", "v"), Some("it\\s:two"));
         assert_eq!(passwords.find("h", 1, "d", "v"), None);
+        assert_eq!(passwords.find("h", 1, "d", "star"), None);
+        assert_eq!(passwords.find("*", 1, "d", "star"), Some("literal"));
+        assert_eq!(passwords.find("h", 1, "d", "w"), Some("*"));
+        assert_eq!(passwords.find("h", 1, "d", "e"), None, "the first that fits has none");
     }
 
     #[test]
@@ -221,5 +265,6 @@ mod tests {
         assert_eq!(Passwords::read(file.path()).find("h", 1, "d", "u"), Some("p"));
         mode(0o640);
         assert_eq!(Passwords::read(file.path()).find("h", 1, "d", "u"), None);
+        assert_eq!(Passwords::read(Path::new("/dev/zero")).find("h", 1, "d", "u"), None, "nor read without end");
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Must not know: what sessions are used for.
 
+use super::attributes::Attributes;
 use super::surroundings::{Passwords, Surroundings};
 use super::tls::{self, Tls};
 use super::words::{Fault, KNOWN, Words};
@@ -9,12 +10,11 @@ use crate::store::Error;
 use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
-use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation};
+use tokio_postgres::config::{ChannelBinding, Host, SslMode, SslNegotiation};
 use tokio_postgres::tls::MakeTlsConnect;
-use tokio_postgres::{CancelToken, Client, Config, Connection, SimpleQueryMessage, Socket};
+use tokio_postgres::{CancelToken, Client, Config, Connection, Socket};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 /// From the first packet to a usable session, for each host, unless `connect_timeout` says otherwise.
@@ -50,27 +50,32 @@ struct Inner {
 }
 
 /// One host.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 struct Place {
     name: String,
     config: Config,
 }
 
-/// `target_session_attrs`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Attributes {
-    Any,
-    ReadWrite,
-    ReadOnly,
-    Primary,
-    Standby,
-    PreferStandby,
+impl Place {
+    /// The same at each of several addresses.
+    fn at(&self, addresses: &[IpAddr]) -> Vec<Place> {
+        let place = |address: &IpAddr| {
+            let mut place = self.clone();
+            place.config.hostaddr(*address);
+            if addresses.len() > 1 {
+                place.name = format!("{} ({address})", self.name);
+            }
+            place
+        };
+        addresses.iter().map(place).collect()
+    }
 }
 
-/// The same words, wherever they came from.
+/// The same words, wherever they came from, and the same passwords and certificates in the files that they name.
 impl PartialEq for Target {
     fn eq(&self, other: &Target) -> bool {
-        self.0.words == other.0.words
+        let (one, other) = (&self.0, &other.0);
+        one.words == other.words && one.places == other.places && one.tls == other.tls
     }
 }
 
@@ -113,6 +118,11 @@ impl Target {
         KNOWN.iter().map(|(_, variable, _)| *variable).filter(|variable| !variable.is_empty())
     }
 
+    /// Whether both say the same but for passwords and certificates.
+    pub(crate) fn is_at_the_same_place(&self, other: &Target) -> bool {
+        self.0.words.without_password().eq(other.0.words.without_password())
+    }
+
     /// The same target, of whose hosts only one that can be written to will do, unless the words ask for something else.
     pub(in crate::store) fn for_writing(&self) -> Target {
         match self.0.attributes {
@@ -129,27 +139,61 @@ impl Target {
         if self.0.shuffle {
             fastrand::shuffle(&mut order);
         }
-        let mut failures = Failures::default();
-        // Of prefer-standby: the first that answered and is none.
-        let mut second_best = None;
+        let mut attempts = Attempts::default();
         for place in order {
-            match self.open_at(place).await {
-                Ok((opened, true)) => return Ok(opened),
-                Ok((opened, false)) if self.0.attributes == Attributes::PreferStandby => {
-                    second_best = second_best.or(Some(opened))
+            match self.addresses(place).await {
+                Ok(places) => {
+                    if let Some(opened) = self.open_any(&places, &mut attempts).await {
+                        return Ok(opened);
+                    }
                 }
-                Ok((_, false)) => failures.unsuitable(place, self.0.attributes),
-                Err(error) => failures.add(error),
+                Err(error) => attempts.failures.add(error),
             }
         }
-        second_best.ok_or_else(|| failures.into_error())
+        attempts.second_best.ok_or_else(|| attempts.failures.into_error())
+    }
+
+    /// Opens a session at the first of these that will do.
+    async fn open_any(&self, places: &[Place], attempts: &mut Attempts) -> Option<Opened> {
+        for place in places {
+            match self.open_at(place).await {
+                Ok((opened, true)) => return Some(opened),
+                Ok((opened, false)) if self.0.attributes == Attributes::PreferStandby => {
+                    attempts.second_best.get_or_insert(opened);
+                }
+                Ok((_, false)) => attempts.failures.unsuitable(place, self.0.attributes),
+                Err(error) => attempts.failures.add(error),
+            }
+        }
+        None
+    }
+
+    /// The place at each address that its name stands for: as in libpq each has the whole time for itself, and each may
+    /// be what is asked for.
+    async fn addresses(&self, place: &Place) -> Result<Vec<Place>, Error> {
+        let [Host::Tcp(host)] = place.config.get_hosts() else { return Ok(vec![place.clone()]) };
+        if !place.config.get_hostaddrs().is_empty() || host.parse::<IpAddr>().is_ok() {
+            return Ok(vec![place.clone()]);
+        }
+        let operation = || format!("connect to {}", place.name);
+        let found = tokio::time::timeout(self.0.timeout, tokio::net::lookup_host((host.as_str(), 0))).await;
+        let found = found.map_err(|_| Error::timeout(operation(), self.0.timeout))?;
+        let found = found.map_err(|error| Error::unavailable(operation(), format!("look up {host}: {error}")))?;
+        let mut addresses: Vec<IpAddr> = found.map(|address| address.ip()).collect();
+        if addresses.is_empty() {
+            return Err(Error::unavailable(operation(), format!("look up {host}: it has no address")));
+        }
+        if self.0.shuffle {
+            fastrand::shuffle(&mut addresses);
+        }
+        Ok(place.at(&addresses))
     }
 
     /// Opens a session and tells whether it is of the kind that is asked for.
     async fn open_at(&self, place: &Place) -> Result<(Opened, bool), Error> {
         let operation = || format!("connect to {}", place.name);
         let opening = async {
-            let (client, link) = place.config.connect(self.0.tls.0.clone()).await?;
+            let (client, link) = place.config.connect(self.0.tls.connect.clone()).await?;
             let mut opened = Opened { client, link, place: place.name.clone() };
             let suits = self.0.attributes.suit(&mut opened).await?;
             Ok((opened, suits))
@@ -164,7 +208,7 @@ impl Target {
     ///
     /// Cancel safety: safe; the request may or may not have arrived.
     pub(in crate::store) async fn cancel(&self, token: &CancelToken) -> bool {
-        let asked = tokio::time::timeout(self.0.timeout, token.cancel_query(self.0.tls.0.clone()));
+        let asked = tokio::time::timeout(self.0.timeout, token.cancel_query(self.0.tls.connect.clone()));
         matches!(asked.await, Ok(Ok(())))
     }
 }
@@ -176,16 +220,18 @@ impl Inner {
             words.put("password", password)?;
         }
         let words = around.complete(words)?;
-        if let Some("require") = words.get("gssencmode") {
+        if let Some(true) = words.one_of("gssencmode", &[("disable", false), ("prefer", false), ("require", true)])? {
             return Err(Fault::new("gssencmode=require cannot be had").hint("sslmode encrypts"));
         }
+        let places = places(&words, around)?;
+        let encrypts = places.iter().any(|place| place.config.get_ssl_mode() != SslMode::Disable);
         Ok(Inner {
-            tls: Tls::of(&words, around)?,
-            places: places(&words, around)?,
-            attributes: one_of(&words, "target_session_attrs", &Attributes::NAMES)?.unwrap_or(Attributes::Any),
-            shuffle: one_of(&words, "load_balance_hosts", &[("disable", false), ("random", true)])?.unwrap_or(false),
-            // Nought is for ever in libpq; here nothing is.
-            timeout: seconds(&words, "connect_timeout")?.filter(|limit| !limit.is_zero()).unwrap_or(CONNECT_TIMEOUT),
+            tls: if encrypts { Tls::of(&words, around)? } else { Tls::none()? },
+            places,
+            attributes: words.one_of("target_session_attrs", &Attributes::NAMES)?.unwrap_or(Attributes::Any),
+            shuffle: words.one_of("load_balance_hosts", &[("disable", false), ("random", true)])?.unwrap_or(false),
+            // Nought and less is for ever in libpq; here nothing is.
+            timeout: words.number("connect_timeout")?.and_then(positive).map_or(CONNECT_TIMEOUT, Duration::from_secs),
             words,
         })
     }
@@ -221,10 +267,13 @@ fn places(words: &Words, around: &Surroundings) -> Result<Vec<Place>, Fault> {
 
 fn place(mut config: Config, host: &str, address: &str, port: &str, passwords: &Passwords) -> Result<Place, Fault> {
     // Not shown: in a URL without its @ it is the password.
-    let port: u16 = match port {
-        "" => 5432,
-        port => port.parse().map_err(|_| Fault::new("port: expected 1 to 65535"))?,
-    };
+    let port: u16 =
+        match port.trim() {
+            "" => 5432,
+            port => port.parse().ok().filter(|port| *port > 0).ok_or_else(|| {
+                Fault::new("port: expected 1 to 65535").hint("@ : / ? of a password are %40 %3A %2F %3F")
+            })?,
+        };
     let host = match (host, address) {
         ("", "") => socket_directory(),
         ("", address) => address,
@@ -275,91 +324,33 @@ fn base(words: &Words) -> Result<Config, Fault> {
         .application_name(words.get("application_name").or(words.get("fallback_application_name")).unwrap_or("trackd"));
     config.ssl_mode(tls::mode(words)?);
     let negotiation = [("postgres", SslNegotiation::Postgres), ("direct", SslNegotiation::Direct)];
-    config.ssl_negotiation(one_of(words, "sslnegotiation", &negotiation)?.unwrap_or(SslNegotiation::Postgres));
+    config.ssl_negotiation(words.one_of("sslnegotiation", &negotiation)?.unwrap_or(SslNegotiation::Postgres));
     let binding = [
         ("disable", ChannelBinding::Disable),
         ("prefer", ChannelBinding::Prefer),
         ("require", ChannelBinding::Require),
     ];
-    config.channel_binding(one_of(words, "channel_binding", &binding)?.unwrap_or(ChannelBinding::Prefer));
-    config.keepalives(one_of(words, "keepalives", &[("0", false), ("1", true)])?.unwrap_or(true));
-    config.keepalives_idle(seconds(words, "keepalives_idle")?.unwrap_or(KEEPALIVES.0));
-    config.keepalives_interval(seconds(words, "keepalives_interval")?.unwrap_or(KEEPALIVES.1));
-    config.keepalives_retries(number(words, "keepalives_count")?.unwrap_or(KEEPALIVES.2));
-    let unanswered = number(words, "tcp_user_timeout")?.map(|ms: u32| Duration::from_millis(ms.into()));
+    config.channel_binding(words.one_of("channel_binding", &binding)?.unwrap_or(ChannelBinding::Prefer));
+    config.keepalives(words.number::<i64>("keepalives")?.is_none_or(|on| on != 0));
+    config.keepalives_idle(words.seconds("keepalives_idle")?.unwrap_or(KEEPALIVES.0));
+    config.keepalives_interval(words.seconds("keepalives_interval")?.unwrap_or(KEEPALIVES.1));
+    config.keepalives_retries(words.number("keepalives_count")?.unwrap_or(KEEPALIVES.2));
+    // Nought and less is the system's own limit, as in libpq.
+    let unanswered = words.number("tcp_user_timeout")?.map(|ms| Duration::from_millis(positive(ms).unwrap_or(0)));
     config.tcp_user_timeout(unanswered.unwrap_or(TCP_USER_TIMEOUT));
     Ok(config)
 }
 
-fn number<T: FromStr>(words: &Words, name: &str) -> Result<Option<T>, Fault> {
-    let parsed = |text: &str| text.trim().parse().map_err(|_| Fault::new(format!("{name}: expected a number")));
-    words.get(name).map(parsed).transpose()
+fn positive(number: i32) -> Option<u64> {
+    u64::try_from(number).ok().filter(|number| *number > 0)
 }
 
-fn seconds(words: &Words, name: &str) -> Result<Option<Duration>, Fault> {
-    Ok(number(words, name)?.map(|seconds: u32| Duration::from_secs(seconds.into())))
-}
-
-fn one_of<T: Copy>(words: &Words, name: &str, known: &[(&str, T)]) -> Result<Option<T>, Fault> {
-    let find = |text: &str| {
-        let found = known.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
-        let names: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
-        found.ok_or_else(|| Fault::new(format!("{name}: expected {}, got {text:?}", names.join(" or "))))
-    };
-    words.get(name).map(find).transpose()
-}
-
-impl Attributes {
-    const NAMES: [(&str, Attributes); 6] = [
-        ("any", Attributes::Any),
-        ("read-write", Attributes::ReadWrite),
-        ("read-only", Attributes::ReadOnly),
-        ("primary", Attributes::Primary),
-        ("standby", Attributes::Standby),
-        ("prefer-standby", Attributes::PreferStandby),
-    ];
-
-    /// Whether a session is of this kind: told by the server at its start since PostgreSQL 14, else asked.
-    async fn suit(self, opened: &mut Opened) -> Result<bool, tokio_postgres::Error> {
-        if self == Attributes::Any {
-            return Ok(true);
-        }
-        let (standby, read_only) = match told(&opened.link) {
-            Some(told) => told,
-            None => ask(opened).await?,
-        };
-        Ok(match self {
-            Attributes::Any => true,
-            Attributes::ReadWrite => !read_only,
-            Attributes::ReadOnly => read_only,
-            Attributes::Primary => !standby,
-            Attributes::Standby | Attributes::PreferStandby => standby,
-        })
-    }
-}
-
-/// Standby, read-only: what the server said of itself at the start.
-fn told(link: &Link) -> Option<(bool, bool)> {
-    let is_on = |name| link.parameter(name).map(|value| value == "on");
-    let (standby, read_only) = (is_on("in_hot_standby")?, is_on("default_transaction_read_only")?);
-    Some((standby, standby || read_only))
-}
-
-/// Standby, read-only: through the session, which nobody else drives yet.
-async fn ask(opened: &mut Opened) -> Result<(bool, bool), tokio_postgres::Error> {
-    let sql = "SELECT pg_catalog.pg_is_in_recovery(), pg_catalog.current_setting('transaction_read_only') = 'on'";
-    let answer = tokio::select! {
-        answer = opened.client.simple_query(sql) => answer?,
-        ended = &mut opened.link => {
-            ended?;
-            Vec::new()
-        }
-    };
-    let row = answer.iter().find_map(|message| match message {
-        SimpleQueryMessage::Row(row) => Some((row.get(0) == Some("t"), row.get(1) == Some("t"))),
-        _ => None,
-    });
-    Ok(row.unwrap_or((true, true)))
+/// What came of the hosts so far.
+#[derive(Default)]
+struct Attempts {
+    failures: Failures,
+    /// Of prefer-standby: the first that answered and is none.
+    second_best: Option<Opened>,
 }
 
 /// What each host said.
@@ -372,11 +363,7 @@ impl Failures {
     }
 
     fn unsuitable(&mut self, place: &Place, attributes: Attributes) {
-        let asked = Attributes::NAMES.iter().find(|(_, value)| *value == attributes).map_or("", |(name, _)| *name);
-        let cause = match attributes {
-            Attributes::ReadWrite => "the server is a read-only standby".to_owned(),
-            _ => format!("the server is not what target_session_attrs={asked} asks for"),
-        };
+        let cause = attributes.missed();
         self.add(Error::unavailable(format!("connect to {}", place.name), cause));
     }
 
@@ -389,5 +376,37 @@ impl Failures {
         let error = self.0.swap_remove(telling);
         let others: Vec<String> = self.0.iter().map(Error::to_string).collect();
         if others.is_empty() { error } else { error.and(&others.join("; ")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::Ipv4Addr;
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    #[tokio::test]
+    async fn of_a_name_with_several_addresses_each_has_its_own_time() {
+        let silent = TcpListener::bind("127.0.0.1:0").await.expect("bound");
+        let port = silent.local_addr().expect("bound").port();
+        let serves = TcpListener::bind((Ipv4Addr::new(127, 0, 0, 2), port)).await.expect("the port is free there");
+        tokio::spawn(async move {
+            let (mut stream, _) = serves.accept().await.expect("a client");
+            // No TLS; then whatever is said is well, and it is ready.
+            stream.read_exact(&mut [0; 8]).await.expect("a question");
+            stream.write_all(b"N").await.expect("told");
+            let _ = stream.read(&mut [0; 1000]).await.expect("a greeting");
+            stream.write_all(b"R\0\0\0\x08\0\0\0\0Z\0\0\0\x05I").await.expect("told");
+            let _ = stream.read(&mut [0; 1000]).await;
+        });
+        let text = format!("host=a.name port={port} user=u connect_timeout=1");
+        let target = Target::parse(&text, None, &Surroundings::default()).expect("understood");
+        let places = target.0.places[0].at(&[silent.local_addr().expect("bound").ip(), [127, 0, 0, 2].into()]);
+        let mut attempts = Attempts::default();
+        let opened = target.open_any(&places, &mut attempts).await.expect("the second answers");
+        assert_eq!(opened.place, format!("a.name:{port} (127.0.0.2)"));
+        let failed = attempts.failures.into_error().to_string();
+        assert!(failed.contains(&format!("a.name:{port} (127.0.0.1): no answer within 1s")), "{failed}");
     }
 }

@@ -6,9 +6,13 @@
 use percent_encoding::percent_decode_str;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
 
 /// The two forms of a connection string.
 const FORMS: &str = "postgres://user@host:5432/database, or words like host=/run/postgresql user=trackd dbname=trackd";
+
+const ESCAPES: &str = "write a % itself as %25, and @ : / ? of a password as %40 %3A %2F %3F";
 
 /// What becomes of a word.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -56,8 +60,8 @@ pub(super) const KNOWN: &[(&str, &str, Use)] = &[
     ("gsslib", "PGGSSLIB", Use::Harmless),
     ("krbsrvname", "PGKRBSRVNAME", Use::Harmless),
     ("sslcompression", "PGSSLCOMPRESSION", Use::Harmless),
-    ("sslsni", "PGSSLSNI", Use::Harmless),
-    ("sslcertmode", "PGSSLCERTMODE", Use::Harmless),
+    ("sslsni", "PGSSLSNI", Use::Used),
+    ("sslcertmode", "PGSSLCERTMODE", Use::Used),
     ("sslcrl", "PGSSLCRL", Use::Refused("certificate revocation lists are not read")),
     ("sslcrldir", "PGSSLCRLDIR", Use::Refused("certificate revocation lists are not read")),
     ("sslpassword", "", Use::Refused("an encrypted key is not read: decrypt it into a file of mode 0600")),
@@ -111,6 +115,26 @@ impl Words {
         self.0.get(name).map(String::as_str).filter(|value| !value.is_empty())
     }
 
+    /// A number.
+    pub(super) fn number<T: FromStr>(&self, name: &str) -> Result<Option<T>, Fault> {
+        let parsed = |text: &str| text.trim().parse().map_err(|_| Fault::new(format!("{name}: expected a number")));
+        self.get(name).map(parsed).transpose()
+    }
+
+    pub(super) fn seconds(&self, name: &str) -> Result<Option<Duration>, Fault> {
+        Ok(self.number(name)?.map(|seconds: u32| Duration::from_secs(seconds.into())))
+    }
+
+    /// One of a few.
+    pub(super) fn one_of<T: Copy>(&self, name: &str, known: &[(&str, T)]) -> Result<Option<T>, Fault> {
+        let find = |text: &str| {
+            let found = known.iter().find(|(word, _)| *word == text).map(|(_, value)| *value);
+            let names: Vec<&str> = known.iter().map(|(word, _)| *word).collect();
+            found.ok_or_else(|| Fault::new(format!("{name}: expected {}, got {text:?}", names.join(" or "))))
+        };
+        self.get(name).map(find).transpose()
+    }
+
     /// Adds a word; the last one counts.
     pub(super) fn put(&mut self, name: &str, value: impl Into<String>) -> Result<(), Fault> {
         let name = if name == "keepalives_retries" { "keepalives_count" } else { name };
@@ -137,6 +161,11 @@ impl Words {
         self
     }
 
+    /// Each word but the password.
+    pub(super) fn without_password(&self) -> impl Iterator<Item = (&'static str, &str)> {
+        self.iter().filter(|(name, _)| *name != "password")
+    }
+
     /// Each word with its value, which may be a password.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&'static str, &str)> {
         self.0.iter().map(|(name, value)| (*name, value.as_str()))
@@ -159,7 +188,8 @@ fn url(rest: &str) -> Result<Words, Fault> {
         }
     }
     for pair in query.split('&').filter(|pair| !pair.is_empty()) {
-        let (name, value) = pair.split_once('=').ok_or_else(|| Fault::new("expected word=value after ?, got no ="))?;
+        let (name, value) =
+            pair.split_once('=').ok_or_else(|| Fault::new("expected word=value after ?, got no =").hint(ESCAPES))?;
         match (decoded("a word's name", name)?.as_str(), decoded(name, value)?) {
             // As JDBC writes it, and as libpq takes it.
             ("ssl", value) if value == "true" => words.put("sslmode", "require")?,
@@ -174,11 +204,18 @@ fn split_hosts(text: &str) -> Result<(String, String), Fault> {
     let (mut hosts, mut ports) = (Vec::new(), Vec::new());
     for one in text.split(',') {
         let (host, port) = match one.strip_prefix('[') {
-            Some(rest) => {
-                let (host, after) =
-                    rest.split_once(']').ok_or_else(|| Fault::new("expected ] after an IPv6 address"))?;
-                (host, after.strip_prefix(':').unwrap_or(after))
-            }
+            Some(rest) => match rest.split_once(']') {
+                None => return Err(Fault::new("expected ] after an IPv6 address")),
+                Some(("", _)) => return Err(Fault::new("expected an IPv6 address in []")),
+                Some((host, "")) => (host, ""),
+                Some((host, after)) => {
+                    let port = after.strip_prefix(':');
+                    (
+                        host,
+                        port.ok_or_else(|| Fault::new("expected : and a port, or nothing, after [an IPv6 address]"))?,
+                    )
+                }
+            },
             None => one.split_once(':').unwrap_or((one, "")),
         };
         hosts.push(host);
@@ -189,12 +226,13 @@ fn split_hosts(text: &str) -> Result<(String, String), Fault> {
 }
 
 fn decoded(name: &str, value: &str) -> Result<String, Fault> {
-    if value.bytes().zip(value.bytes().skip(1).chain([0])).any(|(b, next)| b == b'%' && !next.is_ascii_hexdigit()) {
-        let hint = "write a % itself as %25, and @ : / ? of a password as %40 %3A %2F %3F";
-        return Err(Fault::new(format!("{name}: expected two hexadecimal digits after %")).hint(hint));
+    let mut codes = value.split('%').skip(1).map(|code| code.as_bytes());
+    if !codes.all(|code| code.len() >= 2 && code[..2].iter().all(u8::is_ascii_hexdigit)) {
+        return Err(Fault::new(format!("{name}: expected two hexadecimal digits after %")).hint(ESCAPES));
     }
     let text = percent_decode_str(value).decode_utf8();
-    text.map(|text| text.into_owned()).map_err(|_| Fault::new(format!("{name}: not UTF-8 after decoding %")))
+    let text = text.map_err(|_| Fault::new(format!("{name}: not UTF-8 after decoding %")))?;
+    if text.contains('\0') { Err(Fault::new(format!("{name}: %00 is in no value"))) } else { Ok(text.into_owned()) }
 }
 
 /// `name = value name='it''s \'quoted\''`
@@ -280,7 +318,13 @@ mod tests {
             ("postgres://h?sslmod=secret", "no word sslmod"),
             ("postgres://h?secret", "expected word=value after ?, got no ="),
             ("postgres://u:100%secret@h", "password: expected two hexadecimal digits after %"),
+            ("postgres://u:secret%4@h", "password: expected two hexadecimal digits after %"),
+            ("postgres://u:secret%4x@h", "password: expected two hexadecimal digits after %"),
+            ("postgres://u:secret%00@h", "password: %00 is in no value"),
+            ("postgres://u:a?secret@h", "expected word=value after ?, got no ="),
             ("postgres://[::1", "expected ] after an IPv6 address"),
+            ("postgres://[]:1/d", "expected an IPv6 address in []"),
+            ("postgres://[::1]5432/d", "expected : and a port, or nothing, after [an IPv6 address]"),
             ("requirepeer=secret", "requirepeer cannot be had"),
             ("host=h password=half secret=x", "a word that is not known"),
         ] {
