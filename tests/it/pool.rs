@@ -678,10 +678,13 @@ async fn a_refused_connect_fails_nobody_while_another_one_may_be_answered() {
     let first = ask();
     eventually("a connect", PATIENCE, async || proxy.accepted() == 1).await;
     proxy.set(Fault::Reset);
-    let second = ask();
+    let (second, begun) = (ask(), Instant::now());
     eventually("a refusal", PATIENCE, async || pool.statistics().connect_failed == 1).await;
+    eventually("tries beside the first", PATIENCE, async || proxy.accepted() > 4).await;
     proxy.set(Fault::None);
     assert_eq!((first.await.unwrap().unwrap(), second.await.unwrap().unwrap()), (1, 1));
+    let most = 5 + begun.elapsed().as_millis() / 500;
+    assert!(proxy.accepted() as u128 <= most, "{} connects, at most {most}", proxy.accepted());
 }
 
 #[tokio::test]
@@ -786,4 +789,13 @@ async fn connections_that_nobody_waited_for_any_more_end_with_the_next_borrow() 
     rests(&pool).await;
     assert_eq!((pool.numbers().size, pool.statistics().overflow), (2, 2));
     adds_up(&pool.statistics(), 2);
+}
+
+#[tokio::test]
+async fn a_pool_of_no_size_keeps_one() {
+    let database = Server::shared().database().await;
+    let pool = Pool::new(PoolOptions { pool_size: 0, max_overflow: 0, ..options(&database.url()) });
+    assert_eq!(select(&pool).await.unwrap(), 1);
+    rests(&pool).await;
+    assert_eq!((pool.numbers().size, pool.numbers().limit), (1, 1));
 }

@@ -25,8 +25,6 @@ pub(super) struct Breaker {
     pause: Mutex<Pause>,
     /// The last failure; nothing while connections can be made.
     cause: watch::Sender<Option<Error>>,
-    /// Told of each connection that is made.
-    made: watch::Sender<()>,
 }
 
 #[derive(Debug, Default)]
@@ -52,7 +50,7 @@ pub(super) type Refused = (Error, Duration);
 
 impl Breaker {
     pub(super) fn new() -> Breaker {
-        Breaker { pause: Mutex::default(), cause: watch::channel(None).0, made: watch::channel(()).0 }
+        Breaker { pause: Mutex::default(), cause: watch::channel(None).0 }
     }
 
     /// Asks before a connection is waited for: `None` goes on freely, a probe as the only one.
@@ -99,12 +97,6 @@ impl Breaker {
         (pause.failures, pause.until) = (0, None);
         drop(pause);
         self.cause.send_if_modified(|cause| cause.take().is_some());
-        self.made.send_replace(());
-    }
-
-    /// Told of each connection that is made from now on.
-    pub(super) fn made(&self) -> watch::Receiver<()> {
-        self.made.subscribe()
     }
 
     /// A connect failed. `jitter` is in 0..1.

@@ -140,28 +140,25 @@ impl Manager {
     /// Opens a connection, and does not stand or fall with one that is never answered.
     ///
     /// Those that wait for an answer hold all of bb8's places, so that no other is tried when the server is well again.
-    /// Of those that are late one tries anew beside its own; once that is answered, or any other, they all do.
+    /// Of those that are late one at a time tries anew beside its own; once that is answered, it is the next one's turn.
     ///
     /// Cancel safety: safe; what is half open is closed.
     async fn open_in_time(&self) -> Result<Session, Error> {
-        let mut made = self.breaker.made();
         let mut first = pin!(self.open());
         if let Ok(opened) = timeout(LATE, first.as_mut()).await {
             return opened;
         }
-        let mut scout = None;
-        loop {
-            if scout.is_none() {
-                tokio::select! {
-                    opened = first.as_mut() => return opened,
-                    _ = made.changed() => {}
-                    turn = self.scout.lock() => scout = Some(turn),
+        let anew = async {
+            let _turn = self.scout.lock().await;
+            loop {
+                if let Some(session) = self.open_beside().await {
+                    return session;
                 }
             }
-            tokio::select! {
-                opened = first.as_mut() => return opened,
-                again = self.open_beside() => if let Some(session) = again { return Ok(session) },
-            }
+        };
+        tokio::select! {
+            opened = first => opened,
+            session = anew => Ok(session),
         }
     }
 
