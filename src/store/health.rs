@@ -17,7 +17,7 @@ const LIMIT: Duration = Duration::from_secs(5);
 /// The server gives up before: the size of a database of very many files is the only slow part.
 const BEGIN: &str = "BEGIN READ ONLY; SET LOCAL statement_timeout = 4000";
 
-/// The clock first: what comes after it must not count as skew.
+/// A standby that has replayed all it received is behind all the same once nobody sends it anything. The clock first: what comes after it must not count as skew.
 const QUESTION: &str = "SELECT pg_catalog.clock_timestamp() AS at, \
     pg_catalog.current_setting('server_version') AS version, \
     pg_catalog.current_setting('server_version_num')::int4 AS version_num, \
@@ -25,7 +25,8 @@ const QUESTION: &str = "SELECT pg_catalog.clock_timestamp() AS at, \
     pg_catalog.pg_is_in_recovery() AS standby, \
     (CASE WHEN NOT pg_catalog.pg_is_in_recovery() \
           THEN (SELECT extract(epoch FROM max(replay_lag)) FROM pg_catalog.pg_stat_replication) \
-          WHEN pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn() THEN 0 \
+          WHEN pg_catalog.pg_last_wal_receive_lsn() = pg_catalog.pg_last_wal_replay_lsn() \
+           AND EXISTS (SELECT 1 FROM pg_catalog.pg_stat_wal_receiver) THEN 0 \
           ELSE extract(epoch FROM pg_catalog.clock_timestamp() - pg_catalog.pg_last_xact_replay_timestamp()) \
      END)::float8 AS lag, \
     (SELECT count(*) FROM pg_catalog.pg_stat_replication)::int4 AS standbys, \

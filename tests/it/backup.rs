@@ -225,10 +225,16 @@ async fn a_password_goes_to_pg_dump_by_its_environment_and_not_by_its_arguments(
     let from = Server::shared().database().await;
     let mut home = Home::with(&from.url().replace("postgres@", "postgres:hunter2@"), &trackers());
     stand_in(&mut home, major(&from).await, "echo \"$@\" >arguments; env >environment; exit 1");
+    // What a service says is among the words already; named to pg_dump, it would go before them.
+    home.put("services", "[s]\ndbname=nowhere\napplication_name=saver\n");
+    home.set("PGSERVICEFILE", home.path("services").to_str().unwrap());
+    home.set("PGSERVICE", "s");
     let output = home.trackd(&["backup", "all.dump", "--verbose", "--", "--schema=trackd"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let read = |name| std::fs::read_to_string(home.path(name)).unwrap();
     assert!(read("environment").contains("PGPASSWORD=hunter2\n"));
+    assert!(read("environment").contains("PGAPPNAME=saver\n") && !read("environment").contains("PGSERVICE"));
+    assert!(read("environment").contains(&format!("PGDATABASE={}\n", from.name)));
     assert!(read("arguments").contains("--schema=trackd") && !read("arguments").contains("hunter2"));
     assert!(!stderr(&output).contains("hunter2") && !stdout(&output).contains("hunter2"), "{output:?}");
 }

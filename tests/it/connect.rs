@@ -50,7 +50,7 @@ fn encrypted(authority: &Authority, certificate: &(String, String)) -> (Server, 
         put(
             data,
             "pg_hba.conf",
-            "local all all trust\nhostssl all certified all cert\nhostssl all all all scram-sha-256\n",
+            "local all all trust\nhostssl all certified all cert\nhostssl all open all trust\nhostssl all all all scram-sha-256\n",
         );
         set(data, "listen_addresses = '127.0.0.1'\nssl = on\nssl_ca_file = 'root.crt'\n");
     });
@@ -75,7 +75,7 @@ async fn sslmode_asks_for_no_less_and_no_more_than_in_libpq() {
     let authority = Authority::new();
     let (server, port) = encrypted(&authority, &authority.signs(&["localhost"], (2020, 2120), "server"));
     let client = server.connect("postgres").await;
-    client.batch_execute("CREATE ROLE r LOGIN PASSWORD 'p w'").await.unwrap();
+    client.batch_execute("CREATE ROLE r LOGIN PASSWORD 'p w'; CREATE ROLE open LOGIN").await.unwrap();
     let files = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = files.path().join(name);
@@ -117,6 +117,10 @@ async fn sslmode_asks_for_no_less_and_no_more_than_in_libpq() {
     assert!(said.contains("no root certificate"), "{said}");
     let said = refused("localhost", "sslmode=verify-ca&sslrootcert=system").await;
     assert!(said.contains("needs sslmode=verify-full"), "{said}");
+    let open = format!("postgres://open@localhost:{port}/postgres?sslmode=require&channel_binding=");
+    assert!(version(&format!("{open}prefer"), &nowhere()).await.is_ok());
+    let error = version(&format!("{open}require"), &nowhere()).await.unwrap_err();
+    assert!(error.to_string().contains("channel binding") && error.class() == Class::Standing, "{error}");
     let said = refused("localhost", "sslrootcert=system").await;
     let unknown = said.contains("UnknownIssuer") || said.contains("no certificate is in it");
     assert!(unknown, "as in libpq, that alone asks for verify-full: {said}");
@@ -252,6 +256,8 @@ async fn of_several_hosts_the_first_that_answers_serves() {
     let error = version(&url, &nowhere()).await.unwrap_err();
     assert_eq!(error.sqlstate(), Some("28000"), "an answer says more than silence: {error}");
     assert!(error.to_string().contains("/nonexistent"), "and the other host is named: {error}");
+    let error = version(&url.replace(&format!("{dir},/nonexistent"), &format!("/nonexistent,{dir}")), &nowhere()).await;
+    assert_eq!(error.unwrap_err().sqlstate(), Some("28000"), "wherever it stands");
     let url = format!("host={dir} user=postgres dbname=postgres target_session_attrs=standby");
     let error = version(&url, &nowhere()).await.unwrap_err();
     assert!(error.to_string().contains("target_session_attrs=standby"), "{error}");

@@ -65,6 +65,44 @@ async fn a_pool_of_two_hosts_follows_the_primary() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn each_kind_of_server_is_found_or_refused_wherever_it_stands() {
+    let primary = Server::own();
+    let standby = primary.standby();
+    let place = |server: &Server| server.dir().display().to_string();
+    let (first, second) = (place(&primary), place(&standby));
+    let is_standby = async |hosts: &str, attributes: &str| {
+        let url = format!("host={hosts} user=postgres dbname=postgres target_session_attrs={attributes}");
+        let pool = Pool::new(PoolOptions { needs_write: false, ..PoolOptions::new(&url).unwrap() });
+        let mut guard = pool.begin().await?;
+        let rows = guard.query(Statement::new("SELECT pg_is_in_recovery()")).await?;
+        Ok::<bool, Error>(rows[0].get(0))
+    };
+    for (attributes, of_both, alone) in [
+        ("read-write", false, [true, false]),
+        ("primary", false, [true, false]),
+        ("read-only", true, [false, true]),
+        ("standby", true, [false, true]),
+        ("prefer-standby", true, [true, true]),
+    ] {
+        for hosts in [format!("{first},{second}"), format!("{second},{first}")] {
+            assert_eq!(is_standby(&hosts, attributes).await.unwrap(), of_both, "{attributes} of {hosts}");
+        }
+        let served = [is_standby(&first, attributes).await.is_ok(), is_standby(&second, attributes).await.is_ok()];
+        assert_eq!(served, alone, "{attributes}");
+    }
+    // A primary whose sessions begin read-only is none to write to.
+    primary
+        .connect("postgres")
+        .await
+        .batch_execute("ALTER SYSTEM SET default_transaction_read_only = on")
+        .await
+        .unwrap();
+    primary.connect("postgres").await.batch_execute("SELECT pg_reload_conf()").await.unwrap();
+    eventually("the setting", PATIENCE, async || is_standby(&first, "read-only").await.is_ok()).await;
+    assert!(is_standby(&first, "read-write").await.is_err() && is_standby(&first, "primary").await.is_ok());
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn behind_a_pooler_in_transaction_mode_nothing_of_a_session_is_missed_or_left() {
     let database = Server::shared().database().await;
     let client = database.client().await;

@@ -115,6 +115,19 @@ async fn a_standby_says_that_it_is_one_and_how_far_it_is_behind() {
     .await;
     let refused = health(&pool(&url(&standby))).await;
     assert!(refused.server.is_none() && refused.last_error.unwrap().contains("read-only standby"));
+    let change = "CREATE TABLE t (n int)";
+    primary.connect("postgres").await.batch_execute(change).await.unwrap();
+    eventually("the change on the standby", PATIENCE, async || {
+        let rows = standby.connect("postgres").await.query("SELECT 1 FROM pg_tables WHERE tablename = 't'", &[]).await;
+        !rows.unwrap().is_empty()
+    })
+    .await;
+    primary.stop();
+    eventually("a lag that grows when nothing comes any more", PATIENCE, async || {
+        let server = health(&reader).await.server.unwrap();
+        server.replication_lag.unwrap() > Duration::from_millis(300)
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,6 +1,7 @@
 //! Behaviour of `store`: the guard under every kind of end, and the four histories.
 
-use crate::support::postgres::{Database, Server};
+use crate::support::daemon::PATIENCE;
+use crate::support::postgres::{Database, Server, eventually};
 use crate::support::proxy::{Fault, Proxy};
 use crate::support::rows::{TestRows, table};
 use jiff::Timestamp;
@@ -408,4 +409,23 @@ async fn until(client: &tokio_postgres::Client, sql: &str, expected: i64) {
         }
     };
     tokio::time::timeout(Duration::from_secs(20), reached).await.expect("the event did not come within 20 s");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_migrates_waits_for_another_that_does() {
+    let database = Server::shared().database().await;
+    let other = database.client().await;
+    let lock = 0x7472_6163_6b64_0001_i64;
+    other.execute("SELECT pg_advisory_lock($1)", &[&lock]).await.unwrap();
+    let mut client = database.client().await;
+    let task =
+        tokio::spawn(async move { trackd::store::migrate::migrate(&mut client).await.map_err(|e| e.to_string()) });
+    let waits = "SELECT 1 FROM pg_locks JOIN pg_database d ON d.oid = database \
+                 WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted";
+    eventually("a second one that waits", PATIENCE, async || !other.query(waits, &[]).await.unwrap().is_empty()).await;
+    assert!(!task.is_finished());
+    other.execute("SELECT pg_advisory_unlock($1)", &[&lock]).await.unwrap();
+    assert_eq!(task.await.unwrap().unwrap(), ["V1__ledger"]);
+    let held = "SELECT 1 FROM pg_locks JOIN pg_database d ON d.oid = database WHERE datname = current_database() AND locktype = 'advisory'";
+    assert!(other.query(held, &[]).await.unwrap().is_empty(), "the lock is given back");
 }

@@ -100,14 +100,13 @@ fn of_server(server: &Server, database: &Database) -> Vec<Finding> {
             None => findings.push(Finding::ok(check, text)),
         }
     }
-    findings.push(room(server, database.pool().numbers().limit));
-    findings.push(tls(server));
+    findings.push(room(server.max_connections.saturating_sub(server.connections), database.pool().numbers().limit));
+    findings.push(tls(server.tls.as_deref(), server.local));
     findings
 }
 
 /// Whether the server has room for the whole pool.
-fn room(server: &Server, limit: u32) -> Finding {
-    let free = server.max_connections.saturating_sub(server.connections);
+fn room(free: u32, limit: u32) -> Finding {
     match free < limit {
         true => Finding::warn(
             "pool",
@@ -118,8 +117,8 @@ fn room(server: &Server, limit: u32) -> Finding {
     }
 }
 
-fn tls(server: &Server) -> Finding {
-    match (&server.tls, server.local) {
+fn tls(version: Option<&str>, local: bool) -> Finding {
+    match (version, local) {
         (Some(version), _) => Finding::ok("tls", version),
         (None, true) => Finding::ok("tls", "not needed: the server is on this host"),
         (None, false) => Finding::warn(
@@ -143,5 +142,17 @@ fn schema(standing: Result<Standing, migrate::MigrateError>) -> Result<Finding, 
             Ok(Finding::fail("schema", error.to_string(), error.hint().map(str::to_owned)))
         }
         Err(error) => Err(migration_unusable(&error).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_pool_that_does_not_fit_and_a_line_that_can_be_read_are_warned_of() {
+        assert_eq!([14, 15].map(|free| room(free, 15).outcome), [Outcome::Warn, Outcome::Ok]);
+        let outcomes = [tls(None, false), tls(None, true), tls(Some("TLSv1.3"), false)].map(|finding| finding.outcome);
+        assert_eq!(outcomes, [Outcome::Warn, Outcome::Ok, Outcome::Ok]);
     }
 }

@@ -386,6 +386,53 @@ mod tests {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     use tokio::net::TcpListener;
 
+    fn parse(text: &str) -> Target {
+        Target::parse(text, None, &Surroundings::default()).expect("understood")
+    }
+
+    #[test]
+    fn what_words_say_of_a_session_is_in_its_configuration() {
+        let config = |text: &str| parse(text).0.places[0].config.clone();
+        let plain = config("host=h user=u");
+        assert_eq!((plain.get_application_name(), plain.get_keepalives_idle()), (Some("trackd"), KEEPALIVES.0));
+        assert_eq!(plain.get_tcp_user_timeout(), Some(&TCP_USER_TIMEOUT));
+        assert_eq!(
+            (plain.get_keepalives_interval(), plain.get_keepalives_retries()),
+            (Some(KEEPALIVES.1), Some(KEEPALIVES.2))
+        );
+        let told = config(
+            "host=h user=u dbname=d options='-c a=b' application_name=me keepalives=0 keepalives_idle=1 keepalives_interval=2 \
+             keepalives_count=3 tcp_user_timeout=4 channel_binding=require fallback_application_name=other",
+        );
+        assert_eq!((told.get_application_name(), told.get_options()), (Some("me"), Some("-c a=b")));
+        assert_eq!((told.get_keepalives(), told.get_keepalives_idle()), (false, Duration::from_secs(1)));
+        assert_eq!(
+            (told.get_keepalives_interval(), told.get_keepalives_retries()),
+            (Some(Duration::from_secs(2)), Some(3))
+        );
+        assert_eq!(told.get_tcp_user_timeout(), Some(&Duration::from_millis(4)));
+        assert_eq!((told.get_channel_binding(), told.get_dbname()), (ChannelBinding::Require, Some("d")));
+        assert_eq!(config("host=h user=u fallback_application_name=x").get_application_name(), Some("x"));
+        assert_eq!(config("host=h user=u").get_dbname(), Some("u"));
+        assert_eq!(parse("host=h user=u connect_timeout=3").0.timeout, Duration::from_secs(3));
+        assert_eq!(parse("host=h user=u connect_timeout=0").0.timeout, CONNECT_TIMEOUT);
+    }
+
+    #[test]
+    fn a_password_file_knows_the_default_socket_as_localhost() {
+        use std::os::unix::fs::PermissionsExt;
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        std::fs::write(file.path(), "localhost:*:*:*:local\n*:*:*:*:other\n").expect("written");
+        std::fs::set_permissions(file.path(), std::fs::Permissions::from_mode(0o600)).expect("its mode");
+        let password = |host: &str| {
+            let target = parse(&format!("user=u passfile={} {host}", file.path().display()));
+            target.0.places[0].config.get_password().map(<[u8]>::to_vec)
+        };
+        assert_eq!(password("").as_deref(), Some(&b"local"[..]));
+        assert_eq!(password(&format!("host={}", socket_directory())).as_deref(), Some(&b"local"[..]));
+        assert_eq!(password("host=/elsewhere").as_deref(), Some(&b"other"[..]));
+    }
+
     #[tokio::test]
     async fn of_a_name_with_several_addresses_each_has_its_own_time() {
         let silent = TcpListener::bind("127.0.0.1:0").await.expect("bound");
@@ -401,7 +448,7 @@ mod tests {
             let _ = stream.read(&mut [0; 1000]).await;
         });
         let text = format!("host=a.name port={port} user=u connect_timeout=1");
-        let target = Target::parse(&text, None, &Surroundings::default()).expect("understood");
+        let target = parse(&text);
         let places = target.0.places[0].at(&[silent.local_addr().expect("bound").ip(), [127, 0, 0, 2].into()]);
         let mut attempts = Attempts::default();
         let opened = target.open_any(&places, &mut attempts).await.expect("the second answers");
