@@ -19,9 +19,10 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trackd::config::{self, Environment};
-use trackd::run::{Plan, Shared};
+use trackd::run::{End, Plan, Shared};
 use trackd::status::{Kind, RunStatus};
 use trackd::store::embedded::Cluster;
+use trackd::store::instance::Instance;
 use trackd::store::{Pool, PoolOptions, notify};
 
 type Outcome<T> = Result<T, Box<dyn std::error::Error>>;
@@ -284,12 +285,16 @@ fn runtime() -> Outcome<tokio::runtime::Runtime> {
 }
 
 /// The plans of a configuration whose `vars.path` is `path`.
-fn plans(config: &str, path: &str) -> Outcome<Vec<Arc<Plan>>> {
+async fn plans(config: &str, path: &str) -> Outcome<Vec<Arc<Plan>>> {
     let environment = Environment::new([("TRACKD_VARS__PATH", path)], false);
     let config = config::load(Path::new(config), &environment).map_err(|faults| faults.to_string())?;
     let config::DatabaseUrl::Server(url) = &config.database.url else { return Err("no database".into()) };
     let options = PoolOptions { pool_size: config.database.pool_size, ..PoolOptions::new(url.expose())? };
-    let shared = Shared { pool: Pool::new(options), instance: "bench:1".into(), notifier: notify::channel().0 };
+    let pool = Pool::new(options);
+    // Longer than the bench: nobody renews it.
+    let instance = Arc::new(Instance::new("bench:1", Duration::from_secs(3600)));
+    instance.renew(&pool).await?;
+    let shared = Shared { pool, instance, notifier: notify::channel().0, spool: None };
     let plan = |tracker| Plan::new(&config, tracker, &shared).map(Arc::new);
     Ok(config.trackers.iter().map(plan).collect::<Result<Vec<_>, _>>()?)
 }
@@ -297,28 +302,28 @@ fn plans(config: &str, path: &str) -> Outcome<Vec<Arc<Plan>>> {
 fn bulk_child(config: &str, path: &str) -> Outcome<()> {
     runtime()?.block_on(async {
         // The first run of a process opens connections and makes the table; a daemon does that once.
-        let warm = plans(config, "/rows/6")?;
-        succeeded(&warm[0].run(trackd::clock::now(), Kind::Manual).await.run)?;
-        let plan = &plans(config, path)?[0];
+        let warm = plans(config, "/rows/6").await?;
+        succeeded(&warm[0].run(trackd::clock::now(), Kind::Manual).await)?;
+        let plan = &plans(config, path).await?[0];
         let (cpu, start) = (cpu_ms(), Instant::now());
         let outcome = plan.run(trackd::clock::now(), Kind::Manual).await;
         let took = start.elapsed();
-        succeeded(&outcome.run)?;
+        succeeded(&outcome)?;
         print(took, 1, cpu)
     })
 }
 
 fn small_child(config: &str) -> Outcome<()> {
     runtime()?.block_on(async {
-        let plans = plans(config, "/rows/6")?;
+        let plans = plans(config, "/rows/6").await?;
         for plan in &plans {
-            succeeded(&plan.run(trackd::clock::now(), Kind::Manual).await.run)?;
+            succeeded(&plan.run(trackd::clock::now(), Kind::Manual).await)?;
         }
         let (cpu, start) = (cpu_ms(), Instant::now());
         let worker = |plan: Arc<Plan>| async move {
             let mut runs = 0;
             while start.elapsed() < Duration::from_secs(SECONDS) {
-                succeeded(&plan.run(trackd::clock::now(), Kind::Scheduled).await.run)?;
+                succeeded(&plan.run(trackd::clock::now(), Kind::Scheduled).await)?;
                 runs += 1;
             }
             Ok::<u64, String>(runs)
@@ -332,10 +337,10 @@ fn small_child(config: &str) -> Outcome<()> {
     })
 }
 
-fn succeeded(run: &trackd::status::Run) -> Result<(), String> {
-    match run.status {
-        RunStatus::Succeeded if run.rows_rejected == 0 => Ok(()),
-        _ => Err(format!("{run:?}")),
+fn succeeded(ended: &End) -> Result<(), String> {
+    match ended {
+        End::Ended(outcome) if outcome.run.status == RunStatus::Succeeded && outcome.run.rows_rejected == 0 => Ok(()),
+        _ => Err(format!("{ended:?}")),
     }
 }
 

@@ -1,4 +1,4 @@
-# What deploy/demo and deploy/test share: finds out what a bare Debian 12 or 13 lacks, and installs that.
+# What deploy/demo, deploy/test and deploy/chaos share: finds out what a bare Debian 12 or 13 lacks, and installs that.
 # To be sourced by bash. Safe to run again: with nothing missing it changes nothing and asks no network.
 
 say() { printf '%s\n' "deploy: $*" >&2; }
@@ -20,6 +20,8 @@ missing() {
   [ -e /etc/ssl/certs/ca-certificates.crt ] || echo 'ca-certificates:https'
   [ "${1-}" != test ] || command -v jq >/dev/null || echo 'jq:the tests compare with it'
   [ "${1-}" != test ] || [ -x /usr/sbin/pgbouncer ] || echo 'pgbouncer:the tests connect through it'
+  [ "${1-}" != chaos ] || compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null ||
+    echo 'libfaketime:clocks of daemons are stepped'
   [ "${1-}" != test ] || command -v curl >/dev/null || echo 'curl:the tests ask the pages with it'
 }
 

@@ -23,6 +23,7 @@
 //! | guard | the transaction of one run: rolled back unless committed |
 //! | receipt | what a commit returns; nothing else proves that a run landed |
 //! | ledger | the schema `trackd`: runs and rejects |
+//! | spool | payloads fetched while the database was away, on the disk |
 //! | supervisor | the task that owns every other task |
 //!
 //! # Who may know whom
@@ -31,6 +32,7 @@
 //! |---|---|---|
 //! | `class`, `schedule`, `shape`, `status` | each other downward | tokio, the database, HTTP, the clock, configuration, logging |
 //! | `blocking` | tokio | all others |
+//! | `spool` | `status` | tokio, the database, HTTP, configuration, `shape`, the clock |
 //! | `config` | `schedule`, `shape`, `class` | the daemon, the database, HTTP |
 //! | `source` | `class`, checked configuration, the clock | `store`, `shape` |
 //! | `store` | `class`, `shape`'s batches, `status`, the clock | HTTP, shape programs, configuration |
@@ -58,5 +60,6 @@ pub mod run;
 pub mod schedule;
 pub mod shape;
 pub mod source;
+pub mod spool;
 pub mod status;
 pub mod store;

@@ -1,68 +1,116 @@
-//! ONE run, top to bottom: fetch, shape, guard { write }, commit, record. The program, on one screen.
+//! ONE run, top to bottom: claim, fetch, shape, guard { write }, commit, record. The program, on one screen.
 //!
 //! ```text
-//!  source --Payload--> Shaping --Part--> Guard { Writer } --commit--> Receipt --> Outcome
-//!     \ away: tried again by the source     \ away: landed again, same run     \ lost answer: looked up
+//!  claim --> source --Payload--> Shaping --Part--> Guard { Writer, close the claim } --commit--> Receipt --> Outcome
+//!    \          \ away: tried again by the source    \ away: to the spool, landed later   \ lost answer: looked up
+//!     another process is at it: nothing                by the backlog, as the same run
 //! ```
 //!
 //! In: a tracker's plan and an instant. Out: an `Outcome`; a run never fails silently and never panics on purpose.
 //! Must not know: the daemon, the pages, the command line.
 
+mod backlog;
+mod draft;
 mod error;
+mod landing;
 mod plan;
+mod recipe;
 mod shaping;
 
+pub use backlog::Backlog;
+pub use draft::{End, FreshRows, Outcome};
 pub use error::Error;
-pub use plan::{DryTable, FreshRows, Outcome, Plan, Shared, related};
+pub use landing::Landing;
+pub use plan::{DryTable, Plan, Shared};
+pub use recipe::{Recipe, related};
 
 use crate::source::Payload;
 use crate::status::Kind;
+use crate::store::Receipt;
+use crate::store::claim::{self, Claim};
 use crate::store::write::{Care, Failure, Written};
-use crate::store::{Receipt, ledger};
+use draft::{Draft, Landed};
 use jiff::Timestamp;
-use plan::{Draft, Landed};
 use shaping::{Bench, Shaping};
 
 impl Plan {
     /// Runs the tracker for one instant.
     ///
-    /// Cancel safety: dropping the future aborts the fetch, rolls the guard back and cancels its statement.
-    pub async fn run(&self, scheduled_at: Timestamp, kind: Kind) -> Outcome {
-        let mut draft = Draft::new(self, scheduled_at, kind);
-        match self.fetch_and_land(&mut draft).await {
-            Ok(landed) => landed.into_outcome(self),
-            Err(error) => draft.into_failure(&error),
-        }
+    /// Cancel safety: dropping the future aborts the fetch, rolls the guard back and cancels its statement; the claim
+    /// stays this process's.
+    pub async fn run(&self, scheduled_at: Timestamp, kind: Kind) -> End {
+        let mut draft = Draft::new(&self.landing, scheduled_at, kind);
+        let claim = match self.landing.claim(&draft.run).await {
+            Ok(None) => return End::Elsewhere,
+            // The database is away: the source is asked all the same, and the run is claimed when it lands.
+            claimed => claimed.ok().flatten(),
+        };
+        let ended = self.fetch_and_land(&mut draft, claim).await;
+        ended.unwrap_or_else(|error| End::Ended(draft.into_failure(&error)))
     }
 
-    async fn fetch_and_land(&self, draft: &mut Draft) -> Result<Landed, Error> {
+    async fn fetch_and_land(&self, draft: &mut Draft, claim: Option<Claim>) -> Result<End, Error> {
+        self.landing.has_room(claim.is_some())?;
         // No connection is held while the source answers.
         let payload = self.source.fetch(&self.ask(draft)).await.map_err(Error::Fetch)?;
         draft.fetched(&payload).await;
+        self.landing.land_or_keep(draft, payload, claim).await
+    }
+}
+
+impl Landing {
+    /// To the spool while the database is away, and behind those of its tracker that are there already.
+    async fn land_or_keep(&self, draft: &Draft, payload: Payload, claim: Option<Claim>) -> Result<End, Error> {
+        let Some(spool) = &self.shared.spool else { return self.land(draft, &payload, claim).await };
+        if spool.next(&self.recipe.tracker).is_some() {
+            return self.keep(spool, draft, payload).await;
+        }
+        match self.land(draft, &payload, claim).await {
+            Err(Error::Land(error)) if self.is_away(&error) => self.keep(spool, draft, payload).await,
+            ended => ended,
+        }
+    }
+
+    /// Lands a payload as its run, as often as it takes.
+    async fn land(&self, draft: &Draft, payload: &Payload, mut claim: Option<Claim>) -> Result<End, Error> {
         let mut tries = self.tries();
         loop {
-            let failure = match self.land(draft, &payload, tries.care).await {
-                Ok(landed) => return Ok(landed),
+            let failure = match self.try_to(draft, payload, tries.care, &mut claim).await {
+                Ok(Some(landed)) => return Ok(landed.into_end(self)),
+                // Ours, where the answer to its commit was lost; or another process was first.
+                Ok(None) => return self.found(draft).await.map(|landed| landed.unwrap_or(End::Elsewhere)),
                 Err(failure) => failure,
             };
-            // The row may be there although the answer was lost, or because another instance was first.
-            if let Failure::Store(error) = &failure
-                && (error.is_unknown_commit() || ledger::is_recorded_already(error))
-                && let Ok(Some(run)) = ledger::find(&self.shared.pool, &self.tracker.name, draft.scheduled_at).await
-            {
-                return Landed::found(run, draft);
+            if let Failure::Store(error) = &failure {
+                if error.is_unknown_commit()
+                    && let Ok(Some(landed)) = self.found(draft).await
+                {
+                    return Ok(landed);
+                }
+                claim = claim.filter(|_| !claim::is_lost(error));
             }
             tries.again(self, failure).await?;
         }
     }
 
-    async fn land(&self, draft: &Draft, payload: &Payload, care: Care) -> Result<Landed, Failure> {
+    /// One transaction: the rows, and the claim that becomes the outcome. `None`: the run cannot be claimed.
+    async fn try_to(
+        &self,
+        draft: &Draft,
+        payload: &Payload,
+        care: Care,
+        claim: &mut Option<Claim>,
+    ) -> Result<Option<Landed>, Failure> {
         let stamp = draft.stamp();
         let globals = draft.globals(self, payload);
-        let mut parts = self.bench.start(&self.tracker.tables, &payload.body, &globals, stamp).await?;
+        let mut parts = self.bench.start(&self.recipe.tables, &payload.body, &globals, stamp).await?;
         // No connection is held before there is something to write.
         parts.first().await?;
-        let mut guard = self.shared.pool.begin_patiently().await?;
+        if claim.is_none() {
+            *claim = self.claim(&draft.run).await?;
+        }
+        let Some(claim) = claim else { return Ok(None) };
+        let mut guard = self.begin().await?;
         self.ensure_tables(&mut guard).await?;
         let mut written: Vec<Written> = Vec::with_capacity(self.writers.len());
         for writer in &self.writers {
@@ -70,9 +118,9 @@ impl Plan {
             written.push(self.accept(writer, table)?);
         }
         let run = draft.succeeded(&written);
-        guard.defer(ledger::close(&run));
+        guard.defer(claim::close(&run, claim));
         let receipt: Receipt = guard.commit().await?;
         self.tables_stand(&receipt);
-        Ok(Landed::new(run, written))
+        Ok(Some(Landed::new(run, written)))
     }
 }

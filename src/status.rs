@@ -39,6 +39,8 @@ pub struct Status {
     pub database_error: Option<String>,
     /// The pool's numbers.
     pub pool: Pool,
+    /// Payloads that wait for the database.
+    pub spool: Spool,
     /// What the database said of itself when it was last asked; `None` before, and while it is away.
     pub server: Option<Server>,
     /// Totals since the start.
@@ -85,6 +87,20 @@ pub struct Pool {
     pub limit: u32,
 }
 
+/// Payloads that wait for the database.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Spool {
+    /// Those that wait.
+    pub entries: u64,
+    /// Bytes of the disk that they take, bad files included, and the most that they may.
+    pub used: u64,
+    pub limit: u64,
+    /// The earliest instant that waits.
+    pub oldest: Option<Timestamp>,
+    /// Files that were not whole, and lie in `bad/`.
+    pub bad: u64,
+}
+
 /// Counts since the start.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Totals {
@@ -92,6 +108,8 @@ pub struct Totals {
     pub failed: u64,
     pub skipped: u64,
     pub missed: u64,
+    /// Runs whose payloads had to wait in the spool.
+    pub kept: u64,
     pub rows_written: u64,
     pub rows_rejected: u64,
 }
@@ -151,6 +169,38 @@ pub struct Run {
     pub error_class: Option<Class>,
     /// One line, with the hint where there is one.
     pub error: Option<String>,
+}
+
+impl Run {
+    /// A run of which nothing is known yet but that it begins: failed, unless more becomes of it.
+    pub fn begun(
+        run_id: Uuid,
+        tracker: impl Into<String>,
+        scheduled_at: Timestamp,
+        kind: Kind,
+        instance: impl Into<String>,
+        at: Timestamp,
+    ) -> Run {
+        Run {
+            run_id,
+            tracker: tracker.into(),
+            scheduled_at,
+            kind,
+            status: RunStatus::Failed,
+            attempt: 0,
+            instance: instance.into(),
+            started_at: at,
+            finished_at: at,
+            fetched_bytes: None,
+            http_status: None,
+            rows_read: 0,
+            rows_written: 0,
+            rows_rejected: 0,
+            payload_sha256: None,
+            error_class: None,
+            error: None,
+        }
+    }
 }
 
 /// `trackd.runs.kind`.

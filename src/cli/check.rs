@@ -7,12 +7,14 @@ use crate::class::Class;
 use crate::config::Config;
 use crate::run::{Plan, Shared};
 use crate::store::{notify, tables};
+use std::sync::Arc;
 
 pub(super) async fn check(config: &Config) -> Result<(), Failure> {
     let all: Vec<_> = config.trackers.iter().flat_map(|tracker| &tracker.tables).cloned().collect();
     let database = Database::of(config)?;
     let (notifier, _inbox) = notify::channel();
-    let shared = Shared { pool: database.pool().clone(), instance: "check".into(), notifier };
+    let shared =
+        Shared { pool: database.pool().clone(), instance: Arc::clone(database.instance()), notifier, spool: None };
     let broken: Vec<String> = config
         .trackers
         .iter()

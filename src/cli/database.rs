@@ -1,28 +1,29 @@
 //! The configured database, for commands and for the daemon: an address, a pool, and the server if it is ours.
 
+mod ledger;
+
 use super::failure::{Failure, embedded_unusable, migration_unusable, unusable};
 use crate::class::Class;
-use crate::clock;
 use crate::config::{self, Config, DatabaseUrl};
-use crate::daemon::ledger::{Chores, Ledger, Memory, Tidied, Unusable};
+use crate::daemon::ledger::Unusable;
 use crate::run::related;
 use crate::shape::Table;
-use crate::status::{self, Run};
+use crate::spool::Spool;
 use crate::store::embedded::{Cluster, EmbeddedError};
+use crate::store::instance::Instance;
 use crate::store::tables::Change;
-use crate::store::{
-    self, Error, Pool, PoolOptions, Surroundings, Target, analyze, health, ledger, migrate, prune, tables,
-};
-use futures_util::FutureExt;
-use futures_util::future::BoxFuture;
-use std::collections::HashMap;
+use crate::store::{self, Error, Pool, PoolOptions, Surroundings, Target, migrate, tables};
+use jiff::Timestamp;
+use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
+/// How long claims hold without a sign of life.
+const LEASE: Duration = Duration::from_secs(10);
 /// How long borrowed connections may take to come back at the end.
 const CLOSE: Duration = Duration::from_secs(10);
 /// How long the start of a server of ours may take to its end before it is stopped.
@@ -41,6 +42,11 @@ pub(super) struct Database {
     pool: Pool,
     target: Target,
     embedded: Option<Embedded>,
+    instance: Arc<Instance>,
+    /// Payloads of this process that wait: their runs are dealt with.
+    spool: OnceLock<Arc<Spool>>,
+    /// The number of the process that had this state directory before: it is gone.
+    predecessor: OnceLock<i64>,
     /// For each tracker its tables and those they refer to.
     tables: Vec<Vec<Arc<Table>>>,
 }
@@ -76,12 +82,47 @@ impl Database {
         let target = target.map_err(|error| Failure::config(error.to_string()).with_hint(error.hint()))?;
         let pool = Pool::new(options(&config.database, target.clone()));
         let tables = config.trackers.iter().map(|tracker| related(config, tracker)).collect();
-        Ok(Database { pool, target, embedded, tables })
+        let instance = Arc::new(Instance::new(name(), LEASE));
+        Ok(Database { pool, target, embedded, instance, spool: OnceLock::new(), predecessor: OnceLock::new(), tables })
     }
 
     /// Where to borrow connections.
     pub(super) fn pool(&self) -> &Pool {
         &self.pool
+    }
+
+    /// This process among those that share the ledger.
+    pub(super) fn instance(&self) -> &Arc<Instance> {
+        &self.instance
+    }
+
+    /// Where this process keeps payloads that wait. Nobody else owns the spool, so whoever did is gone.
+    pub(super) fn keep_in(&self, spool: Arc<Spool>, state_dir: &Path) {
+        let _ = self.spool.set(spool);
+        let file = state_dir.join("instance");
+        let before = std::fs::read_to_string(&file).ok().and_then(|text| text.trim().parse().ok());
+        if let Some(id) = before {
+            let _ = self.predecessor.set(id);
+        }
+        // Not written, its claims are free a lease later than they could be.
+        if let Err(error) = std::fs::write(&file, format!("{}\n", self.instance.id())) {
+            tracing::warn!(file = %file.display(), error = %error, "this process's number is not kept");
+        }
+    }
+
+    /// Whether a payload of this run waits.
+    fn is_kept(&self, tracker: &str, scheduled_at: Timestamp) -> bool {
+        self.spool.get().is_some_and(|spool| spool.has(tracker, scheduled_at))
+    }
+
+    /// Renews the lease for as long as it is polled.
+    pub(super) async fn keep_lease(&self) -> Infallible {
+        loop {
+            tokio::time::sleep(LEASE / 3).await;
+            if let Err(error) = self.instance.renew(&self.pool).await {
+                tracing::debug!(error = %error, "lease not renewed");
+            }
+        }
     }
 
     /// A pool of its own that a standby will do for.
@@ -175,6 +216,9 @@ impl Database {
 
     /// Closes the pool, and stops the server if it is ours and nobody else uses it.
     pub(super) async fn end(&self) {
+        if let Ok(Err(error)) = timeout(LEASE, self.instance.leave(&self.pool)).await {
+            tracing::debug!(error = %error, "claims are free when the lease is over");
+        }
         if !self.pool.close(CLOSE).await {
             tracing::warn!(after = ?CLOSE, "connections did not come back");
         }
@@ -216,6 +260,12 @@ impl Embedded {
     }
 }
 
+/// `host:pid`.
+fn name() -> String {
+    let uname = rustix::system::uname();
+    format!("{}:{}", uname.nodename().to_string_lossy(), std::process::id())
+}
+
 /// The target of a server that is not ours.
 fn server(url: &str, database: &config::Database) -> Result<Target, Error> {
     let password = database.password_file.as_deref().map(password).transpose()?;
@@ -241,85 +291,5 @@ fn options(database: &config::Database, target: Target) -> PoolOptions {
         pool_pre_ping: database.pool_pre_ping,
         statement_timeout: database.statement_timeout,
         ..PoolOptions::to(target)
-    }
-}
-
-impl Ledger for Database {
-    fn open(&self) -> BoxFuture<'_, Result<(), Unusable>> {
-        async move {
-            for applied in self.migrate().await? {
-                tracing::info!(migration = applied, "schema trackd migrated");
-            }
-            for error in self.make_tables().await?.into_iter().filter_map(Result::err) {
-                tracing::error!(error = %error, hint = error.hint(), "tables are not as configured");
-            }
-            Ok(())
-        }
-        .boxed()
-    }
-
-    fn recall(&self, trackers: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>> {
-        async move {
-            let instants =
-                ledger::instants(&self.pool, &trackers, MOST_RECALLED).await.map_err(|error| unusable(&error))?;
-            let latest = ledger::latest(&self.pool, &trackers).await.map_err(|error| unusable(&error))?;
-            let mut memories: HashMap<String, Memory> = HashMap::new();
-            for instants in instants {
-                let memory = memories.entry(instants.tracker).or_default();
-                (memory.dealt_until, memory.recorded) = (Some(instants.latest_run), instants.later);
-            }
-            for (run, success) in latest {
-                let memory = memories.entry(run.tracker.clone()).or_default();
-                memory.last = Some((run, success));
-            }
-            Ok(memories)
-        }
-        .boxed()
-    }
-
-    fn record<'a>(&'a self, runs: &'a [Run]) -> BoxFuture<'a, Result<(), Unusable>> {
-        async move { ledger::record(&self.pool, runs).await.map_err(|error| unusable(&error)) }.boxed()
-    }
-
-    fn change<'a>(&'a self, database: &'a config::Database) -> BoxFuture<'a, Result<(), Unusable>> {
-        async move { self.reconnect(database).await.map_err(|error| unusable(&error)) }.boxed()
-    }
-
-    fn is_stale(&self, database: &config::Database) -> bool {
-        match &database.url {
-            // What is not understood is told by the change.
-            DatabaseUrl::Server(url) => server(url.expose(), database).map_or(true, |target| target != self.target()),
-            DatabaseUrl::Embedded => false,
-        }
-    }
-
-    fn gauges(&self) -> (status::Pool, Option<String>) {
-        (health::connections(&self.pool), self.pool.last_error().map(|error| error.to_string()))
-    }
-
-    fn look(&self) -> BoxFuture<'_, Option<status::Server>> {
-        async move { health::health(&self.pool).await.server }.boxed()
-    }
-
-    fn tidy<'a>(&'a self, chores: &'a Chores) -> BoxFuture<'a, Result<Tidied, Unusable>> {
-        async move {
-            let mut tidied = Tidied::default();
-            if let Some(keep) = chores.keep_runs {
-                let pruned = prune::prune(&self.pool, keep, clock::now(), MOST_PRUNED).await;
-                let pruned = pruned.map_err(|error| unusable(&error))?;
-                (tidied.runs, tidied.rejects) = (pruned.runs, pruned.rejects);
-            }
-            let analyzed = analyze::analyze(&self.pool, &chores.tables).await.map_err(|error| unusable(&error))?;
-            for (table, error) in &analyzed.failed {
-                tracing::warn!(table, error = %error, hint = error.hint(), "table not analyzed");
-            }
-            tidied.analyzed = analyzed.tables;
-            Ok(tidied)
-        }
-        .boxed()
-    }
-
-    fn close(&self) -> BoxFuture<'_, ()> {
-        self.end().boxed()
     }
 }

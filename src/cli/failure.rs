@@ -2,6 +2,7 @@
 
 use super::print;
 use crate::daemon::ledger::Unusable;
+use crate::spool;
 use crate::store;
 use crate::store::embedded::EmbeddedError;
 use crate::store::migrate::MigrateError;
@@ -78,6 +79,12 @@ impl From<Unusable> for Failure {
 impl From<store::Error> for Failure {
     fn from(error: store::Error) -> Failure {
         Failure::database(error.to_string(), error.hint())
+    }
+}
+
+impl From<spool::Error> for Failure {
+    fn from(error: spool::Error) -> Failure {
+        Failure::work(error.to_string()).with_hint(error.hint())
     }
 }
 

@@ -20,6 +20,7 @@ mod print;
 mod psql;
 mod run;
 mod runs;
+mod spool;
 mod status;
 
 use crate::config::{self, Config, Environment};
@@ -56,6 +57,9 @@ enum Command {
     Status(status::Args),
     /// What became of runs, newest first.
     Runs(runs::Args),
+    /// Payloads that wait for the database: look at them, beside the daemon or without one.
+    #[command(subcommand)]
+    Spool(spool::Command),
     /// Wait for the database, then make schema and tables.
     Init(init::Args),
     /// Bring the schema trackd up to date.
@@ -126,6 +130,7 @@ async fn dispatch(cli: Cli, signals: Option<std::io::Result<Signals>>) -> Result
         Command::Once(args) => once::once(&load(path)?, args).await,
         Command::Status(args) => status::status(&load(path)?, args).await,
         Command::Runs(args) => runs::runs(&load(path)?, args).await,
+        Command::Spool(command) => spool::spool(&load(path)?, command),
         Command::Init(args) => init::init(&load(path)?, args).await,
         Command::Migrate => migrate::migrate(&load(path)?).await,
         Command::Prune(args) => maintain::prune(&load(path)?, args).await,

@@ -2,10 +2,10 @@
 
 use super::database::Database;
 use super::failure::Failure;
-use super::{print, run, runs};
+use super::{print, runs};
 use crate::clock;
 use crate::config::{Config, Tracker};
-use crate::run::{DryTable, Plan, Shared};
+use crate::run::{DryTable, End, Plan, Shared};
 use crate::shape::decode;
 use crate::status::{Kind, Run, RunStatus};
 use crate::store::{ledger, notify};
@@ -31,7 +31,8 @@ pub(super) async fn once(config: &Config, args: Args) -> Result<(), Failure> {
     let trackers = chosen(config, &args)?;
     let database = Database::of(config)?;
     let (notifier, inbox) = notify::channel();
-    let shared = Shared { pool: database.pool().clone(), instance: run::instance().into(), notifier };
+    let shared =
+        Shared { pool: database.pool().clone(), instance: Arc::clone(database.instance()), notifier, spool: None };
     let mut plans = Vec::with_capacity(trackers.len());
     for tracker in trackers {
         let plan = Plan::new(config, tracker, &shared);
@@ -41,6 +42,7 @@ pub(super) async fn once(config: &Config, args: Args) -> Result<(), Failure> {
         return dry_run(&plans, args.json).await;
     }
     database.migrate().await?;
+    database.instance().renew(database.pool()).await?;
     let mut done = Vec::with_capacity(plans.len());
     for plan in &plans {
         done.push(land(&database, plan).await?);
@@ -75,9 +77,13 @@ pub(super) fn unknown(config: &Config, name: &str) -> Failure {
 }
 
 async fn land(database: &Database, plan: &Plan) -> Result<Run, Failure> {
-    let outcome = plan.run(clock::now(), Kind::Manual).await;
+    let ended = tokio::select! {
+        ended = plan.run(clock::now(), Kind::Manual) => ended,
+        never = database.keep_lease() => match never {},
+    };
+    let End::Ended(outcome) = ended else { return Err(Failure::work("another trackd is at this run")) };
     if !outcome.recorded {
-        ledger::record(database.pool(), std::slice::from_ref(&outcome.run)).await?;
+        ledger::record(database.pool(), database.instance().id(), std::slice::from_ref(&outcome.run)).await?;
     }
     Ok(outcome.run)
 }

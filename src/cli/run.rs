@@ -7,8 +7,9 @@ use crate::daemon::signal::Signals;
 use crate::daemon::supervisor::Service;
 use crate::daemon::work::{Identity, Work};
 use crate::daemon::{self, Setup};
-use crate::run::{Outcome, Plan, Shared};
+use crate::run::{Backlog, End, Plan, Shared};
 use crate::schedule::Overlap;
+use crate::spool::Spool;
 use crate::status::{Kind, Status};
 use crate::store::{ledger, notify};
 use crate::{admin, log};
@@ -37,8 +38,12 @@ pub(super) async fn daemon(config: Config, load: Arc<daemon::Load>, signals: Sig
         None => None,
     };
     let (notifier, inbox) = notify::channel();
-    let shared = Shared { pool: database.pool().clone(), instance: instance().into(), notifier };
-    let identity = Identity { instance: shared.instance.to_string(), run_id: ledger::run_id };
+    let spool = spool(&config)?;
+    database.keep_in(Arc::clone(&spool), &config.daemon.state_dir);
+    let (pool, instance) = (database.pool().clone(), Arc::clone(database.instance()));
+    let shared = Shared { pool, instance, notifier, spool: Some(Arc::clone(&spool)) };
+    let backlog = Arc::new(Backlog::new(spool, &shared));
+    let identity = Identity { instance: shared.instance.name().to_owned(), run_id: ledger::run_id };
     let (statement_timeout, pool) = (config.database.statement_timeout, database.pool().clone());
     let (watched, levels, lost) = (Arc::clone(&database), Arc::clone(&logging), Arc::clone(&logging));
     let service = |name, make| Service { name, vital: false, make };
@@ -47,6 +52,10 @@ pub(super) async fn daemon(config: Config, load: Arc<daemon::Load>, signals: Sig
         load,
         make_work: Box::new(move |config, tracker| work(config, tracker, &shared, statement_timeout)),
         ledger: database,
+        backlog: Some(Box::new(move |report| {
+            let backlog = Arc::clone(&backlog);
+            async move { backlog.work(&*report).await }.boxed()
+        })),
         identity,
         pages: listener.map(|listener| {
             let pages: Arc<daemon::Pages> = Arc::new(move |status| {
@@ -90,6 +99,20 @@ pub(super) async fn daemon(config: Config, load: Arc<daemon::Load>, signals: Sig
     })
 }
 
+/// The payloads of this state directory that wait for the database.
+fn spool(config: &Config) -> Result<Arc<Spool>, Failure> {
+    let dir = config.daemon.state_dir.join("spool");
+    let (spool, bad) = Spool::open(&dir, config.daemon.spool_max).map_err(|error| {
+        let failure =
+            if error.is_owned() { Failure::work(error.to_string()) } else { Failure::config(error.to_string()) };
+        failure.with_hint(error.hint())
+    })?;
+    for aside in bad {
+        tracing::error!(file = %aside.file.display(), reason = aside.reason, "spool: a file is set aside");
+    }
+    Ok(Arc::new(spool))
+}
+
 /// Bound once: a page that is served again after a fault must not find its address taken.
 async fn listen(address: std::net::SocketAddr) -> Result<std::net::TcpListener, Failure> {
     let bound = TcpListener::bind(address).await.and_then(TcpListener::into_std);
@@ -97,12 +120,6 @@ async fn listen(address: std::net::SocketAddr) -> Result<std::net::TcpListener, 
         let hint = "is another trackd running? daemon.listen = \"\" turns the page off".to_owned();
         Failure::work(format!("listen on {address}: {error}")).with_hint(Some(hint))
     })
-}
-
-/// `host:pid`.
-pub(super) fn instance() -> String {
-    let uname = rustix::system::uname();
-    format!("{}:{}", uname.nodename().to_string_lossy(), std::process::id())
 }
 
 fn work(
@@ -134,7 +151,7 @@ impl Work for Planned {
         self.deadline
     }
 
-    fn run(self: Arc<Self>, scheduled_at: Timestamp, kind: Kind) -> BoxFuture<'static, Outcome> {
+    fn run(self: Arc<Self>, scheduled_at: Timestamp, kind: Kind) -> BoxFuture<'static, End> {
         async move { self.plan.run(scheduled_at, kind).await }.boxed()
     }
 }

@@ -15,7 +15,7 @@ pub struct Config {
     pub path: PathBuf,
     /// `[database]`; a change needs a restart.
     pub database: Database,
-    /// `[daemon]`; a change of `listen` or `state_dir` needs a restart.
+    /// `[daemon]`; a change of `listen`, `workers`, `state_dir` or `spool_max` needs a restart.
     pub daemon: Daemon,
     /// `[log]`; `level` is applied at reload.
     pub log: Log,
@@ -80,6 +80,8 @@ pub struct Daemon {
     pub drain: Duration,
     /// Default: `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/trackd`, else `~/.local/state/trackd`; for root `/var/lib/trackd`.
     pub state_dir: PathBuf,
+    /// The most that the spool may occupy, in bytes; a change needs a restart. Default 1 GiB, 64 KiB..=1 PiB.
+    pub spool_max: u64,
     /// How long rows of the ledger are kept; `None` when written as "forever". Default 90d.
     pub keep_runs: Option<Duration>,
 }
@@ -179,7 +181,7 @@ pub struct Retry {
 }
 
 /// `on_bad_row`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum OnBadRow {
     /// Set aside, the others land (default).
     Reject,

@@ -84,6 +84,7 @@ fn restart(old: &Config, new: &Config) -> Vec<(&'static str, &'static str)> {
         ("daemon.listen", old.daemon.listen != new.daemon.listen, "the socket is bound at the start"),
         ("daemon.workers", old.daemon.workers != new.daemon.workers, "workers are started at the start"),
         ("daemon.state_dir", old.daemon.state_dir != new.daemon.state_dir, "it holds the cluster and the lock in use"),
+        ("daemon.spool_max", old.daemon.spool_max != new.daemon.spool_max, "the spool is opened at the start"),
         ("log.format", old.log.format != new.log.format, LOGS),
         ("log.file", old.log.file != new.log.file, LOGS),
     ]

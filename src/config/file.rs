@@ -18,6 +18,10 @@ const SYSTEM: &str = "/etc/trackd/config.toml";
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
+const SPOOL_MAX: u64 = 1 << 30;
+/// A few small payloads: each takes a block, and so does its plan.
+const SPOOL_LEAST: u64 = 64 << 10;
+const SPOOL_MOST: u64 = 1 << 50;
 /// The shortest length that is not nothing.
 const SHORTEST: Duration = Duration::from_millis(1);
 
@@ -192,6 +196,7 @@ fn daemon(mut fields: Fields<'_>, env: &Environment, folder: &Path) -> Option<Da
         workers: usize::try_from(workers).expect("checked against 1..=1024"),
         drain: fields.get("drain", |node| node.duration(Duration::ZERO..=HOUR)).unwrap_or(SECOND * 30),
         state_dir: folder.join(fields.get("state_dir", path).unwrap_or_else(|| env.state_dir())),
+        spool_max: fields.get("spool_max", |node| node.size(SPOOL_LEAST..=SPOOL_MOST)).unwrap_or(SPOOL_MAX),
         keep_runs: fields.get("keep_runs", keep_runs).unwrap_or(Some(DAY * 90)),
     };
     fields.finish();

@@ -54,20 +54,24 @@ struct Slot {
     jitter: SignedDuration,
     /// The instant that is on the heap for it.
     next: Option<Timestamp>,
+    /// All instants up to here were handed out: a clock that is set back brings none of them again.
+    dealt_until: Option<Timestamp>,
     number: u64,
 }
 
 impl Agenda {
-    /// Enters a tracker, or replaces it: its next instant is the first after `after`, fired `jitter` later.
+    /// Enters a tracker, or replaces it: its next instant is the first after `after`, and after those of the replaced
+    /// one, fired `jitter` later.
     ///
     /// Shape: gives back what of the replaced one had come by `after` and still waited for its firing.
     /// It belongs to no new schedule: the caller hands it over, or it is lost.
     pub fn set(&mut self, tracker: &Arc<str>, schedule: Schedule, jitter: Duration, after: Timestamp) -> Option<Due> {
         self.made += 1;
         let jitter = SignedDuration::try_from(jitter).unwrap_or_default();
-        let slot = Slot { schedule, jitter, next: None, number: self.made };
+        let dealt_until = self.slots.get(tracker).and_then(|slot| slot.dealt_until);
+        let slot = Slot { schedule, jitter, next: None, dealt_until, number: self.made };
         let replaced = self.slots.insert(Arc::clone(tracker), slot);
-        self.plan(tracker, after);
+        self.plan(tracker, dealt_until.map_or(after, |dealt_until| dealt_until.max(after)));
         replaced?.waits(tracker, after)
     }
 
@@ -81,6 +85,9 @@ impl Agenda {
         let names: Vec<Arc<str>> = self.slots.keys().cloned().collect();
         self.heap.clear();
         for tracker in &names {
+            if let Some(slot) = self.slots.get_mut(tracker) {
+                slot.dealt_until = None;
+            }
             self.plan(tracker, now);
         }
     }
@@ -101,14 +108,22 @@ impl Agenda {
         let mut due = Vec::new();
         while self.next_fire().is_some_and(|fire_at| fire_at <= now) {
             let Some(Reverse(Entry { tracker, scheduled_at, .. })) = self.heap.pop() else { break };
+            self.dealt(&tracker, scheduled_at);
             if self.plan(&tracker, scheduled_at).is_some_and(|next| next <= now) {
                 self.plan_after_lapse(&tracker, now);
+                self.dealt(&tracker, now);
                 due.push(Due::Lapse { tracker, first: scheduled_at });
             } else {
                 due.push(Due::One { tracker, scheduled_at });
             }
         }
         due
+    }
+
+    fn dealt(&mut self, tracker: &Arc<str>, until: Timestamp) {
+        if let Some(slot) = self.slots.get_mut(tracker) {
+            slot.dealt_until = Some(until);
+        }
     }
 
     /// Puts the first instant after `after` on the heap. Returns when it fires.
@@ -236,6 +251,22 @@ mod tests {
         assert_eq!(agenda.set(&a, every(5000), Duration::ZERO, at(1200)), Some(one("a", 1000)));
         assert_eq!(agenda.take_due(at(4999)), []);
         assert_eq!(agenda.take_due(at(5000)), [one("a", 5000)]);
+    }
+
+    #[test]
+    fn a_tracker_replaced_while_the_clock_is_set_back_does_not_run_its_instants_again() {
+        let mut agenda = agenda(&[("a", 1000, 0), ("b", 1000, 0)], 10_000);
+        assert_eq!(agenda.take_due(at(11_000)), [one("a", 11_000), one("b", 11_000)]);
+        agenda.set(&Arc::from("a"), every(1000), Duration::ZERO, at(5_000));
+        assert_eq!(agenda.take_due(at(6_000)), []);
+        assert_eq!(agenda.take_due(at(12_000)), [one("a", 12_000), one("b", 12_000)]);
+        assert_eq!(agenda.take_due(at(15_500)).len(), 2, "both lapsed");
+        agenda.set(&Arc::from("b"), every(1000), Duration::ZERO, at(9_000));
+        assert_eq!(agenda.take_due(at(15_000)), []);
+        // One that was wrong by more is planned anew.
+        agenda.restart(at(2_000));
+        agenda.set(&Arc::from("a"), every(1000), Duration::ZERO, at(2_000));
+        assert_eq!(agenda.take_due(at(3_000)), [one("a", 3_000), one("b", 3_000)]);
     }
 
     #[test]

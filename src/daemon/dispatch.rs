@@ -259,7 +259,7 @@ impl std::fmt::Debug for Dispatch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::run::Outcome;
+    use crate::run::End;
     use futures_util::FutureExt;
     use futures_util::future::BoxFuture;
     use jiff::Timestamp;
@@ -277,7 +277,7 @@ mod tests {
         fn deadline(&self) -> Duration {
             Duration::MAX
         }
-        fn run(self: Arc<Self>, _: Timestamp, _: Kind) -> BoxFuture<'static, Outcome> {
+        fn run(self: Arc<Self>, _: Timestamp, _: Kind) -> BoxFuture<'static, End> {
             std::future::pending().boxed()
         }
     }

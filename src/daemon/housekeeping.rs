@@ -44,10 +44,10 @@ pub(super) async fn look(state: Arc<State>, ledger: Arc<dyn Ledger>) {
 /// Tidies the database whenever it is time, by the newest configuration.
 ///
 /// Cancel safety: safe; what was not done is done the next time.
-pub(super) async fn tidy(time: Arc<Notify>, chores: watch::Receiver<Chores>, ledger: Arc<dyn Ledger>) {
+pub(super) async fn tidy(time: Arc<Notify>, config: watch::Receiver<Arc<Config>>, ledger: Arc<dyn Ledger>) {
     loop {
         time.notified().await;
-        let chores = chores.borrow().clone();
+        let chores = Chores::of(&config.borrow());
         match ledger.tidy(&chores).await {
             Ok(Tidied { runs: 0, rejects: 0, analyzed }) if analyzed.is_empty() => {}
             Ok(Tidied { runs, rejects, analyzed }) => {
@@ -104,12 +104,12 @@ mod tests {
     async fn each_time_follows_the_configuration_in_force_and_a_failure_is_not_the_last() {
         let config = |text: &str| {
             let config = crate::config::parse(text, std::path::Path::new("c.toml"), &Default::default());
-            Chores::of(&config.expect("a configuration"))
+            Arc::new(config.expect("a configuration"))
         };
         let (asked, mut tidied) = mpsc::unbounded_channel();
-        let (newest, chores) = watch::channel(config(""));
+        let (newest, in_force) = watch::channel(config(""));
         let time = Arc::new(Notify::new());
-        let service = tokio::spawn(tidy(Arc::clone(&time), chores, Arc::new(Fails(asked))));
+        let service = tokio::spawn(tidy(Arc::clone(&time), in_force, Arc::new(Fails(asked))));
         time.notify_one();
         let first = tidied.recv().await.expect("it was asked");
         assert_eq!(first.keep_runs, Some(Duration::from_secs(90 * 86_400)));

@@ -6,6 +6,7 @@
 use super::dispatch::{Dispatch, Offer};
 use super::report::Reports;
 use super::work::Due;
+use crate::class::Class;
 use crate::clock;
 use crate::config::Tracker;
 use crate::schedule::missed::{Span, catch_up, share};
@@ -99,6 +100,14 @@ impl Intake {
         for due in dues {
             self.skipped(due, "its tracker was removed from the configuration");
         }
+    }
+
+    /// The process that ran this instant is gone, and nobody runs it again.
+    pub fn cut_off(&self, due: &Due) {
+        let now = clock::now();
+        let run = self.reports.identity.unrun(due, RunStatus::Failed, now, now);
+        let error = Some("its process ended in the middle of it".to_owned());
+        self.reports.unrun(Run { error_class: Some(Class::Retry), error, ..run });
     }
 
     fn skipped(&self, due: &Due, reason: &str) {

@@ -2,9 +2,10 @@
 //!
 //! Must not know: SQL, connections. Tests put a ledger here that fails when told to.
 
+use super::work::Due;
 use crate::class::Class;
 use crate::config;
-use crate::status::{Pool, Run, Server};
+use crate::status::{Pool, Run, Server, Spool};
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use std::collections::HashMap;
@@ -18,6 +19,14 @@ pub trait Ledger: Send + Sync + 'static {
     /// Class retry: it is away, try again. Class standing: a person must act.
     fn open(&self) -> BoxFuture<'_, Result<(), Unusable>>;
 
+    /// Notes that these trackers are followed since then; those it knows keep their time.
+    ///
+    /// # Errors
+    /// As `open`.
+    fn meet(&self, _trackers: Vec<String>, _since: Timestamp) -> BoxFuture<'_, Result<(), Unusable>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
+
     /// What it remembers of these trackers.
     ///
     /// # Errors
@@ -29,6 +38,16 @@ pub trait Ledger: Send + Sync + 'static {
     /// # Errors
     /// As `open`; the caller tries again.
     fn record<'a>(&'a self, runs: &'a [Run]) -> BoxFuture<'a, Result<(), Unusable>>;
+
+    /// Renews this process's lease. Returns runs whose process is gone: whoever claims one first runs it.
+    ///
+    /// Shape: oldest first, some at a time.
+    ///
+    /// # Errors
+    /// As `open`; claims hold until the lease is over.
+    fn renew(&self) -> BoxFuture<'_, Result<Vec<Due>, Unusable>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
 
     /// Connects as another configuration says, which is in force when this returns. What runs is not disturbed.
     ///
@@ -45,6 +64,11 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Connections at this moment, and what the server last said if it is away.
     fn gauges(&self) -> (Pool, Option<String>);
+
+    /// Payloads that wait for it.
+    fn spool(&self) -> Spool {
+        Spool::default()
+    }
 
     /// Asks the database how it is, within a few seconds; `None` while it does not answer.
     fn look(&self) -> BoxFuture<'_, Option<Server>> {

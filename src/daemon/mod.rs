@@ -14,6 +14,7 @@ pub mod dispatch;
 pub mod heartbeat;
 mod housekeeping;
 pub mod intake;
+mod lease;
 pub mod ledger;
 mod opening;
 pub mod recorder;
@@ -31,12 +32,14 @@ pub mod worker;
 use crate::clock;
 use crate::config::{Config, Tracker};
 use crate::log::Lost;
+use crate::run::Outcome;
 use crate::status::{Phase, Status};
 use dispatch::Dispatch;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use intake::Intake;
-use ledger::{Chores, Ledger, Unusable};
+use jiff::Timestamp;
+use ledger::{Ledger, Unusable};
 use opening::{Opened, Opening};
 use report::Reports;
 use scheduler::Scheduler;
@@ -46,7 +49,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use supervisor::{Service, Spent, Supervisor};
-use tokio::sync::{Mutex, watch};
+use tokio::sync::{Mutex, Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use work::{Identity, Work};
@@ -61,6 +64,10 @@ const PUBLISH_SHARE: u32 = 50;
 pub type MakeWork = dyn Fn(&Config, &Arc<Tracker>) -> Result<Arc<dyn Work>, String> + Send + Sync;
 /// Reads and checks the configuration again: it, or every fault, a line each.
 pub type Load = dyn Fn() -> Result<Config, Vec<String>> + Send + Sync;
+/// Lands, for ever, payloads that could not land when they came, and says what became of each run.
+pub type Backlog = dyn Fn(Tell) -> BoxFuture<'static, ()> + Send + Sync;
+/// Is told what became of a run.
+pub type Tell = Arc<dyn Fn(Outcome) + Send + Sync>;
 /// Takes another `log.level`, or says why not.
 pub type SetLevel = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 /// Serves the pages until it is dropped.
@@ -72,6 +79,8 @@ pub struct Setup {
     pub load: Arc<Load>,
     pub make_work: Box<MakeWork>,
     pub ledger: Arc<dyn Ledger>,
+    /// Lands payloads that wait for the database; `None`: none wait.
+    pub backlog: Option<Box<Backlog>>,
     pub identity: Identity,
     /// `None`: no pages.
     pub pages: Option<Arc<Pages>>,
@@ -108,8 +117,12 @@ struct Daemon {
     recorder: recorder::Sender,
     stop_recorder: CancellationToken,
     scheduler: Arc<Scheduler>,
-    /// What the configuration in force asks of housekeeping.
-    chores: watch::Sender<Chores>,
+    /// Since when instants run.
+    begun: Option<Timestamp>,
+    /// Told when the database turns out to be away at the start.
+    away: Arc<Notify>,
+    /// The same, for services that follow it.
+    in_force: watch::Sender<Arc<Config>>,
     supervisor: Supervisor,
     status: watch::Receiver<Arc<Status>>,
     watchdog: systemd::Watchdog,
@@ -139,23 +152,26 @@ impl Daemon {
         let intake = Arc::new(Intake { dispatch: Arc::clone(&dispatch), reports: Arc::clone(&reports) });
         let scheduler = Arc::new(Scheduler::new(Arc::clone(&intake)));
         let (publish, status) = watch::channel(Arc::new(state.snapshot(Gauges::default(), clock::now())));
+        let config = Arc::new(Config {
+            path: config.path.clone(),
+            database: config.database.clone(),
+            daemon: config.daemon.clone(),
+            log: config.log.clone(),
+            vars: Arc::clone(&config.vars),
+            trackers: config.trackers.clone(),
+        });
         let mut daemon = Daemon {
-            config: Arc::new(Config {
-                path: config.path.clone(),
-                database: config.database.clone(),
-                daemon: config.daemon.clone(),
-                log: config.log.clone(),
-                vars: Arc::clone(&config.vars),
-                trackers: config.trackers.clone(),
-            }),
             supervisor: Supervisor::new(config.daemon.workers, dispatch, reports),
             works,
             state,
             intake,
+            begun: None,
+            away: Arc::default(),
             recorder,
             stop_recorder: CancellationToken::new(),
             scheduler,
-            chores: watch::channel(Chores::of(config)).0,
+            in_force: watch::channel(Arc::clone(&config)).0,
+            config,
             status,
             watchdog: systemd::Watchdog::from_environment(),
             looks: 0,
@@ -181,10 +197,21 @@ impl Daemon {
         let (state, ledger) = (Arc::clone(&self.state), Arc::clone(&self.setup.ledger));
         let make = Box::new(move || housekeeping::look(Arc::clone(&state), Arc::clone(&ledger)).boxed());
         self.supervisor.serve(Service { name: "health", vital: false, make });
-        let (time, chores) = (self.scheduler.chores(), self.chores.subscribe());
+        let (time, config) = (self.scheduler.chores(), self.in_force.subscribe());
         let ledger = Arc::clone(&self.setup.ledger);
-        let make = Box::new(move || housekeeping::tidy(Arc::clone(&time), chores.clone(), Arc::clone(&ledger)).boxed());
+        let make = Box::new(move || housekeeping::tidy(Arc::clone(&time), config.clone(), Arc::clone(&ledger)).boxed());
         self.supervisor.serve(Service { name: "housekeeping", vital: false, make });
+        let (state, ledger) = (Arc::clone(&self.state), Arc::clone(&self.setup.ledger));
+        let (intake, config) = (Arc::clone(&self.intake), self.in_force.subscribe());
+        self.serve_vital("lease", move || {
+            Box::pin(lease::keep(Arc::clone(&state), Arc::clone(&ledger), Arc::clone(&intake), config.clone()))
+        });
+        if let Some(backlog) = self.setup.backlog.take() {
+            let reports = Arc::clone(&self.intake.reports);
+            let tell: Tell = Arc::new(move |outcome| reports.ended(outcome));
+            let make = Box::new(move || backlog(Arc::clone(&tell)));
+            self.supervisor.serve(Service { name: "backlog", vital: false, make });
+        }
         for service in std::mem::take(&mut self.setup.services) {
             self.supervisor.serve(service);
         }
@@ -200,7 +227,7 @@ impl Daemon {
     }
 
     async fn serve(&mut self, signals: &mut Signals) -> Result<(), Failure> {
-        let opening = self.opening().open();
+        let (opening, away) = (self.opening().open(), Arc::clone(&self.away));
         tokio::pin!(opening);
         let mut open = false;
         let mut look = tokio::time::interval(LOOK);
@@ -211,7 +238,7 @@ impl Daemon {
                     Asked::Stop => return Ok(()),
                     Asked::Report => self.report(),
                     Asked::Reload => {
-                        self.reload(open).await;
+                        self.reload().await;
                         if !open {
                             // What the trackers missed depends on what they are.
                             opening.set(self.opening().open());
@@ -221,6 +248,10 @@ impl Daemon {
                 opened = &mut opening, if !open => {
                     self.begin(opened?);
                     open = true;
+                }
+                () = away.notified(), if self.begun.is_none() => {
+                    self.begin_at(clock::now());
+                    opening.set(self.opening().open());
                 }
                 watched = self.supervisor.watch() => watched?,
                 _ = look.tick() => self.look_around(),
@@ -234,7 +265,16 @@ impl Daemon {
             state: Arc::clone(&self.state),
             intake: Arc::clone(&self.intake),
             trackers: self.config.trackers.clone(),
+            since: self.begun.unwrap_or_else(clock::now),
+            begun: self.begun,
+            away: Arc::clone(&self.away),
         }
+    }
+
+    /// Instants after this one run.
+    fn begin_at(&mut self, at: Timestamp) {
+        self.scheduler.begin(&self.config.trackers, at);
+        self.begun = Some(at);
     }
 
     /// The ledger is open and whole: sets the timers, runs what is to be caught up, and says so.
@@ -247,7 +287,9 @@ impl Daemon {
             self.intake.catch_up(&past.tracker.name, &past.runs);
             caught_up += past.runs.len();
         }
-        self.scheduler.begin(&self.config.trackers, opened.at);
+        if self.begun.is_none() {
+            self.begin_at(opened.at);
+        }
         self.state.phase(Phase::Running);
         // A daemon that is started often may never be there at its hour.
         self.scheduler.chores().notify_one();
@@ -289,6 +331,7 @@ impl Daemon {
                 states: dispatch.states(),
                 database_error,
                 pool,
+                spool: ledger.spool(),
             }
         })
     }
@@ -305,7 +348,8 @@ impl Daemon {
             queued = status.queued, unrecorded = self.recorder.pending(), unrecorded_lost = self.recorder.dropped(),
             succeeded = status.totals.succeeded, failed = status.totals.failed, skipped = status.totals.skipped,
             missed = status.totals.missed, rows_written = status.totals.rows_written, pool_size = status.pool.size,
-            pool_borrowed = status.pool.borrowed, pool_waiting = status.pool.waiting, database_error = status.database_error,
+            pool_borrowed = status.pool.borrowed, pool_waiting = status.pool.waiting, spooled = status.spool.entries,
+            spool_used = status.spool.used, spool_bad = status.spool.bad, database_error = status.database_error,
             "status"
         );
         for tracker in &status.trackers {

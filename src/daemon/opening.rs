@@ -21,6 +21,7 @@ use crate::status::{Phase, Run};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::Notify;
 use tokio::time::Instant;
 
 const FIRST_WAIT: Duration = Duration::from_millis(250);
@@ -65,6 +66,12 @@ pub(super) struct Opening {
     pub(super) state: Arc<State>,
     pub(super) intake: Arc<Intake>,
     pub(super) trackers: Vec<Arc<Tracker>>,
+    /// Since when those that are new are followed.
+    pub(super) since: Timestamp,
+    /// From then on instants run, although the ledger is not open: it is made whole up to there.
+    pub(super) begun: Option<Timestamp>,
+    /// Told when the database turns out to be away.
+    pub(super) away: Arc<Notify>,
 }
 
 impl Opening {
@@ -91,9 +98,10 @@ impl Opening {
                 systemd::ready();
             }
             if told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
-                tracing::warn!(error = %error, hint = error.hint, "database is away: no run begins before it is back");
+                tracing::warn!(error = %error, hint = error.hint, "database is away: payloads are kept until it is back");
                 told = Some(Instant::now());
             }
+            self.away.notify_one();
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);
         }
@@ -103,8 +111,8 @@ impl Opening {
         self.ledger.open().await?;
         let mut opened = self.recall().await?;
         for _ in 0..MOST_PASSES {
-            self.square(&mut opened, clock::now()).await?;
-            if clock::now().duration_since(opened.at) < SOON {
+            self.square(&mut opened, self.begun.unwrap_or_else(clock::now)).await?;
+            if self.begun.is_some() || clock::now().duration_since(opened.at) < SOON {
                 break;
             }
             // The writing took its time, and more instants have passed meanwhile.
@@ -116,7 +124,8 @@ impl Opening {
     }
 
     async fn recall(&self) -> Result<Opened, Unusable> {
-        let names = self.trackers.iter().map(|tracker| tracker.name.clone()).collect();
+        let names: Vec<String> = self.trackers.iter().map(|tracker| tracker.name.clone()).collect();
+        self.ledger.meet(names.clone(), self.since).await?;
         let mut memories = self.ledger.recall(names).await?;
         let past = |tracker: &Arc<Tracker>| {
             let Memory { dealt_until, recorded, last } = memories.remove(&tracker.name).unwrap_or_default();
@@ -225,7 +234,18 @@ mod tests {
         let reports = Arc::new(Reports::new(identity, Arc::clone(&state), recorder::channel().0));
         let intake = Arc::new(Intake { dispatch: Arc::new(Dispatch::new(Vec::new())), reports });
         let ledger = Arc::new(Kept::default());
-        (Opening { ledger: ledger.clone(), state, intake, trackers: config.trackers }, ledger)
+        (
+            Opening {
+                ledger: ledger.clone(),
+                state,
+                intake,
+                trackers: config.trackers,
+                since: Timestamp::UNIX_EPOCH,
+                begun: None,
+                away: Arc::default(),
+            },
+            ledger,
+        )
     }
 
     #[tokio::test]

@@ -8,7 +8,6 @@
 //!
 //! Must not know: how a configuration is read.
 
-use super::ledger::Chores;
 use super::work::Work;
 use super::{Daemon, MakeWork, systemd};
 use crate::clock;
@@ -19,14 +18,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 impl Daemon {
-    /// Reloads, and tells the log, the status and systemd how it went. `open`: whether timers are set already.
-    pub(super) async fn reload(&mut self, open: bool) {
+    /// Reloads, and tells the log, the status and systemd how it went.
+    pub(super) async fn reload(&mut self) {
         // Before the start is over READY would be a lie, and whoever waits for it goes on too early.
         let is_up = self.state.is_up();
         if is_up {
             systemd::reloading();
         }
-        let (ok, message) = match self.try_reload(open).await {
+        let (ok, message) = match self.try_reload().await {
             Ok(diff) => {
                 for (key, why) in &diff.restart {
                     tracing::warn!(key, why, "this change needs a restart: the old value stays in force");
@@ -49,7 +48,7 @@ impl Daemon {
         }
     }
 
-    async fn try_reload(&mut self, open: bool) -> Result<Diff, Vec<String>> {
+    async fn try_reload(&mut self) -> Result<Diff, Vec<String>> {
         let load = Arc::clone(&self.setup.load);
         // A large file takes long enough to check to be felt by what else runs on this thread.
         let loaded = tokio::task::spawn_blocking(move || load()).await;
@@ -75,21 +74,21 @@ impl Daemon {
         if let Some(level) = &diff.level {
             (self.setup.set_level)(level).map_err(|error| vec![error])?;
         }
-        self.swap(new, made, &diff, open);
+        self.swap(new, made, &diff);
         Ok(diff)
     }
 
     /// Cannot fail: everything is built.
-    fn swap(&mut self, new: Config, made: HashMap<String, Arc<dyn Work>>, diff: &Diff, open: bool) {
+    fn swap(&mut self, new: Config, made: HashMap<String, Arc<dyn Work>>, diff: &Diff) {
         for name in &diff.removed {
             self.works.remove(name);
         }
         self.works.extend(made);
         self.config = Arc::new(new);
-        self.chores.send_replace(Chores::of(&self.config));
+        self.in_force.send_replace(Arc::clone(&self.config));
         // The works first: a timer that fires for a tracker without a lane would lose its instant.
         let dropped = self.intake.dispatch.replace(self.works.values().cloned().collect());
-        if open {
+        if self.begun.is_some() {
             self.scheduler.change(&self.config.trackers, diff, clock::now());
         }
         self.intake.removed(&dropped);

@@ -5,6 +5,7 @@
 
 use super::recorder;
 use super::state::State;
+use super::work::Due;
 use super::work::Identity;
 use crate::run::Outcome;
 use crate::status::{Run, RunStatus};
@@ -53,6 +54,18 @@ impl Reports {
         }
         self.tell(&outcome.run);
         self.state.ended(outcome);
+    }
+
+    /// Its payload waits in the spool: it lands later.
+    pub fn kept(&self, due: &Due) {
+        tracing::debug!(tracker = &*due.tracker, scheduled_at = %due.scheduled_at, "payload kept for later");
+        self.state.kept();
+    }
+
+    /// Another process is at this instant.
+    pub fn elsewhere(&self, due: &Due) {
+        tracing::debug!(tracker = &*due.tracker, scheduled_at = %due.scheduled_at, "another trackd is at it");
+        self.state.touch();
     }
 
     /// An instant is not run: it is counted, and its row is on its way to the ledger.

@@ -4,7 +4,7 @@
 
 use crate::config::{Config, Tracker};
 use crate::run::{FreshRows, Outcome};
-use crate::status::{Phase, Pool, Reload, Run, RunStatus, Server, Status, Totals, TrackerState};
+use crate::status::{Phase, Pool, Reload, Run, RunStatus, Server, Spool, Status, Totals, TrackerState};
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -46,6 +46,7 @@ pub struct Gauges {
     pub states: HashMap<Arc<str>, TrackerState>,
     pub database_error: Option<String>,
     pub pool: Pool,
+    pub spool: Spool,
 }
 
 impl State {
@@ -116,6 +117,12 @@ impl State {
         });
     }
 
+    /// The payload of a run waits for the database.
+    pub fn kept(&self) {
+        self.lock().head.totals.kept += 1;
+        self.touch();
+    }
+
     /// An instant was not run: it counts, but is no latest run.
     pub fn unrun(&self, run: &Run) {
         self.entry(&run.tracker, |entry, totals| {
@@ -166,6 +173,7 @@ impl State {
             queued: gauges.queued,
             database_error: gauges.database_error,
             pool: gauges.pool,
+            spool: gauges.spool,
             ..status
         }
     }

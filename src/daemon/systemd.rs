@@ -52,6 +52,9 @@ fn line(status: &Status) -> String {
         line.push_str("; database: ");
         line.push_str(error);
     }
+    if status.spool.entries > 0 {
+        line.push_str(&format!("; {} payloads wait in the spool", status.spool.entries));
+    }
     // A line feed would begin another assignment of the protocol.
     line.replace(['\n', '\r'], " ")
 }

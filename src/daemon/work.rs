@@ -1,9 +1,9 @@
 //! What the daemon runs: one tracker's work, opaque to it.
 //!
-//! In: an instant. Out: an `Outcome`. The daemon knows nothing of sources, shapes or SQL; tests put work here
+//! In: an instant. Out: an `End`. The daemon knows nothing of sources, shapes or SQL; tests put work here
 //! that panics and hangs. Must not know: how a run is done.
 
-use crate::run::Outcome;
+use crate::run::End;
 use crate::schedule::Overlap;
 use crate::status::{Kind, Run, RunStatus};
 use futures_util::future::BoxFuture;
@@ -20,10 +20,10 @@ pub trait Work: Send + Sync + 'static {
     fn overlap(&self) -> Overlap;
     /// A run that goes on longer is stuck.
     fn deadline(&self) -> Duration;
-    /// One run, from fetch to ledger. It reports its failures in the outcome.
+    /// One run, from claim to ledger. It reports its failures in the outcome.
     ///
     /// Cancel safety: dropping it rolls back what it did not commit.
-    fn run(self: Arc<Self>, scheduled_at: Timestamp, kind: Kind) -> BoxFuture<'static, Outcome>;
+    fn run(self: Arc<Self>, scheduled_at: Timestamp, kind: Kind) -> BoxFuture<'static, End>;
 }
 
 /// One instant to run.
@@ -46,25 +46,9 @@ pub struct Identity {
 impl Identity {
     /// The ledger row of an instant that trackd did not run to its end.
     pub fn unrun(&self, due: &Due, status: RunStatus, started_at: Timestamp, now: Timestamp) -> Run {
-        Run {
-            run_id: (self.run_id)(&due.tracker, due.scheduled_at),
-            tracker: due.tracker.to_string(),
-            scheduled_at: due.scheduled_at,
-            kind: due.kind,
-            status,
-            attempt: 0,
-            instance: self.instance.clone(),
-            started_at,
-            finished_at: now,
-            fetched_bytes: None,
-            http_status: None,
-            rows_read: 0,
-            rows_written: 0,
-            rows_rejected: 0,
-            payload_sha256: None,
-            error_class: None,
-            error: None,
-        }
+        let run_id = (self.run_id)(&due.tracker, due.scheduled_at);
+        let begun = Run::begun(run_id, &*due.tracker, due.scheduled_at, due.kind, &*self.instance, started_at);
+        Run { status, finished_at: now, ..begun }
     }
 
     /// The ledger row of an instant that trackd did not run at all.

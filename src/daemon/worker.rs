@@ -12,7 +12,7 @@ use super::report::Reports;
 use super::work::{Due, Identity};
 use crate::class::Class;
 use crate::clock;
-use crate::run::Outcome;
+use crate::run::{End, Outcome};
 use crate::status::RunStatus;
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -79,7 +79,7 @@ pub async fn work(dispatch: Arc<Dispatch>, seat: Arc<Seat>, reports: Arc<Reports
         seat.sit(&job);
         reports.moved();
         let Job { work, due } = job;
-        let outcome = work.run(due.scheduled_at, due.kind).await;
+        let ended = work.run(due.scheduled_at, due.kind).await;
         if seat.rise().is_none() {
             // The supervisor gave the run up and seated another worker. The abort comes at the next await, which a
             // run taken here would not survive, and nobody watches this seat any more.
@@ -87,7 +87,11 @@ pub async fn work(dispatch: Arc<Dispatch>, seat: Arc<Seat>, reports: Arc<Reports
         }
         // Nobody else would free the lane if the telling panicked: the run is off the seat.
         let _lane = Lane { dispatch: &dispatch, tracker: &due.tracker };
-        reports.ended(outcome);
+        match ended {
+            End::Ended(outcome) => reports.ended(outcome),
+            End::Kept => reports.kept(&due),
+            End::Elsewhere => reports.elsewhere(&due),
+        }
     }
 }
 
@@ -127,9 +131,9 @@ mod tests {
         fn deadline(&self) -> Duration {
             Duration::ZERO
         }
-        fn run(self: Arc<Self>, _: Timestamp, _: Kind) -> BoxFuture<'static, Outcome> {
+        fn run(self: Arc<Self>, _: Timestamp, _: Kind) -> BoxFuture<'static, End> {
             let given_up = self.0.rise().expect("it sits while it runs");
-            async move { given_up.cut_off(&self.1, String::new()) }.boxed()
+            async move { End::Ended(given_up.cut_off(&self.1, String::new())) }.boxed()
         }
     }
 
@@ -154,9 +158,9 @@ mod tests {
         fn deadline(&self) -> Duration {
             Duration::MAX
         }
-        fn run(self: Arc<Self>, at: Timestamp, kind: Kind) -> BoxFuture<'static, Outcome> {
+        fn run(self: Arc<Self>, at: Timestamp, kind: Kind) -> BoxFuture<'static, End> {
             let run = self.0.unrun(&Due { tracker: "ends".into(), scheduled_at: at, kind }, RunStatus::Failed, at, at);
-            async { Outcome { run, fresh: Vec::new(), recorded: false } }.boxed()
+            async { End::Ended(Outcome { run, fresh: Vec::new(), recorded: false }) }.boxed()
         }
     }
 

@@ -35,6 +35,13 @@ pub enum Error {
     Land(store::Error),
     /// The instant has its row in the ledger already, and it is no success.
     Recorded(String),
+    /// The database is away, and the spool has no room for what the source would give, or gave.
+    NoRoom {
+        /// What the spool said.
+        reason: String,
+        /// What to do about it.
+        hint: Option<String>,
+    },
 }
 
 impl Error {
@@ -45,6 +52,7 @@ impl Error {
             Error::Shape(_) | Error::Recorded(_) => Class::Standing,
             Error::BadRow { .. } | Error::Refused { .. } => Class::Row,
             Error::Land(error) => error.class(),
+            Error::NoRoom { .. } => Class::Retry,
         }
     }
 
@@ -59,6 +67,7 @@ impl Error {
             }
             Error::Land(error) => error.hint(),
             Error::Recorded(_) => None,
+            Error::NoRoom { hint, .. } => hint.clone(),
         }
     }
 }
@@ -87,6 +96,7 @@ impl fmt::Display for Error {
             }
             Error::Land(error) => write!(f, "land: {error}"),
             Error::Recorded(text) => f.write_str(text),
+            Error::NoRoom { reason, .. } => write!(f, "spool: {reason}"),
         }
     }
 }

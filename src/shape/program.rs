@@ -12,6 +12,7 @@ use jaq_core::load::{self, Arena, File, Loader};
 use jaq_core::native::{self, Fun};
 use jaq_core::{Compiler, Error};
 use jaq_json::Val;
+use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 use std::ops::Range;
 use std::sync::LazyLock;
@@ -19,7 +20,9 @@ use std::sync::LazyLock;
 /// jaq's compiled form.
 pub(super) type Filter = jaq_core::Filter<JustLut<Val>>;
 
-/// A program of the configuration, compiled once.
+/// A program of the configuration, compiled once. Kept as its text.
+#[derive(Deserialize)]
+#[serde(try_from = "String")]
 pub struct Program {
     source: String,
     pub(super) code: Code,
@@ -87,6 +90,20 @@ impl Program {
     /// The text it was compiled from.
     pub fn source(&self) -> &str {
         &self.source
+    }
+}
+
+impl TryFrom<String> for Program {
+    type Error = String;
+
+    fn try_from(source: String) -> Result<Program, String> {
+        Program::compile(&source).map_err(|error| error.message)
+    }
+}
+
+impl Serialize for Program {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.source)
     }
 }
 

@@ -4,6 +4,7 @@
 //! `store` (which makes and writes the table). Must not know: tokio, the database client, the clock.
 
 use super::program::Program;
+use serde::{Deserialize, Serialize};
 use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
@@ -12,7 +13,7 @@ use std::sync::Arc;
 ///
 /// Shape: at least one column; `key` holds indices into `columns`, unique, in the order written;
 /// empty only for `History::Snapshot`.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Table {
     /// Name in PostgreSQL, unquoted, `[a-z_][a-z0-9_]*`, or `schema.name` where the schema is not public.
     pub name: String,
@@ -57,7 +58,7 @@ impl Table {
 }
 
 /// How a table keeps time (design, section 4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum History {
     /// What was there at that instant: key (key…, taken_at).
     Snapshot,
@@ -92,7 +93,7 @@ impl History {
 }
 
 /// What an event seen again with other values does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum OnChange {
     /// The first sight stays (default).
     Ignore,
@@ -101,7 +102,7 @@ pub enum OnChange {
 }
 
 /// What happens to a key that the source no longer shows.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Absent {
     /// It stays as it is (state's default).
     Keep,
@@ -112,7 +113,7 @@ pub enum Absent {
 }
 
 /// One column.
-#[derive(Debug)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Column {
     /// Name in PostgreSQL, `[a-z_][a-z0-9_]*`.
     pub name: String,
@@ -133,7 +134,7 @@ pub struct Column {
 }
 
 /// A column's type; `X[]` is `Type { array: true, .. }`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Type {
     /// The type, or the type of the elements.
     pub scalar: Scalar,
@@ -142,7 +143,7 @@ pub struct Type {
 }
 
 /// The types of design section 3.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Scalar {
     Text,
     Integer,
@@ -160,7 +161,7 @@ pub enum Scalar {
 }
 
 /// How a timestamptz is written in the source.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum TimeFormat {
     /// RFC 3339 text, an offset is required; numbers are bad rows.
     Rfc3339,

@@ -65,7 +65,7 @@ pub struct Payload {
 }
 
 /// What `$response` shows to programs. Empty for a file.
-#[derive(Debug, Clone, Default, serde::Serialize)]
+#[derive(Debug, Clone, Default, serde::Serialize, serde::Deserialize)]
 pub struct Response {
     /// HTTP status.
     pub status: Option<u16>,

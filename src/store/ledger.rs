@@ -3,6 +3,7 @@
 //! In: `status::Run` values. Out: statements for the guard that lands the run, and look-ups.
 //! Must not know: what a run does.
 
+use super::claim::FREE;
 use super::{Error, Guard, Pool, Statement};
 use crate::class::Class;
 use crate::shape::Reject;
@@ -12,9 +13,6 @@ use sha2::{Digest, Sha256};
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
 use uuid::Uuid;
-
-/// The constraints that make a run unique: by its id, which is made of tracker and instant, and by these two.
-const IDENTITY: [&str; 2] = ["runs_pkey", "runs_tracker_scheduled_at_key"];
 
 /// A run's id: the same for the same tracker and instant, on every instance and at every attempt.
 ///
@@ -35,18 +33,23 @@ pub fn run_id(tracker: &str, scheduled_at: Timestamp) -> Uuid {
 const COLUMNS: &str = "run_id, tracker, scheduled_at, kind, status, attempt, instance, started_at, finished_at, \
     fetched_bytes, http_status, rows_read, rows_written, rows_rejected, payload_sha256, error_class, error";
 
-/// The statement that closes a run inside its guard.
-///
-/// It fails with a unique violation when the instant has its row already: the guard then lands nothing twice.
-pub fn close(run: &Run) -> Statement {
-    let sql = format!(
-        "INSERT INTO trackd.runs ({COLUMNS}) VALUES \
-         ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, decode($15, 'hex'), $16, $17)"
-    );
-    bind_run(Statement::new(sql), run)
-}
+/// What an outcome changes of a claim.
+const ENDS: [&str; 11] = [
+    "status",
+    "attempt",
+    "started_at",
+    "finished_at",
+    "fetched_bytes",
+    "http_status",
+    "rows_read",
+    "rows_rejected",
+    "payload_sha256",
+    "error_class",
+    "error",
+];
 
-fn bind_run(statement: Statement, run: &Run) -> Statement {
+/// The values of `COLUMNS`, `$1` to `$17`.
+pub(super) fn bind_run(statement: Statement, run: &Run) -> Statement {
     statement
         .bind(run.run_id, Type::UUID)
         .bind(run.tracker.clone(), Type::TEXT)
@@ -67,11 +70,6 @@ fn bind_run(statement: Statement, run: &Run) -> Statement {
         .bind(run.error.clone(), Type::TEXT)
 }
 
-/// Whether an error says that this instant has its ledger row already.
-pub fn is_recorded_already(error: &Error) -> bool {
-    error.constraint().is_some_and(|constraint| IDENTITY.contains(&constraint))
-}
-
 /// The statement that keeps the rows set aside of one table.
 pub fn set_aside(run_id: Uuid, table: &str, rejects: &[Reject]) -> Statement {
     let rows: Vec<String> = rejects.iter().map(|reject| reject.row.clone()).collect();
@@ -86,33 +84,37 @@ pub fn set_aside(run_id: Uuid, table: &str, rejects: &[Reject]) -> Statement {
     .bind(reasons, Type::TEXT_ARRAY)
 }
 
-/// Writes runs that landed nothing: failed, missed, skipped. An instant that has its row keeps it.
+/// Writes runs that landed nothing: failed, missed, skipped. An instant that has its outcome keeps it, and one that
+/// another process is at stays with it.
 ///
-/// Shape: any number; 1,000 in a statement. All of them, or none.
+/// Shape: any number; 1,000 in a statement. All of them, or none. `claimed_by` is this process's number.
+///
+/// Cancel safety: safe; all of them landed or none, and they may be written again.
 ///
 /// # Errors
 /// As the guard's; nothing is written then.
-pub async fn record(pool: &Pool, runs: &[Run]) -> Result<(), Error> {
+pub async fn record(pool: &Pool, claimed_by: i64, runs: &[Run]) -> Result<(), Error> {
     let mut guard = pool.begin().await?;
     for some in runs.chunks(1_000) {
-        guard.defer(record_statement(some));
+        guard.defer(record_statement(claimed_by, some));
     }
     let _receipt = guard.commit().await?;
     Ok(())
 }
 
-fn record_statement(runs: &[Run]) -> Statement {
+fn record_statement(claimed_by: i64, runs: &[Run]) -> Statement {
     fn all<T>(runs: &[Run], value: impl Fn(&Run) -> T) -> Vec<T> {
         runs.iter().map(value).collect()
     }
     let sql = format!(
-        "INSERT INTO trackd.runs ({COLUMNS}) SELECT r.run_id, r.tracker, r.scheduled_at, r.kind, r.status, r.attempt, \
+        "INSERT INTO trackd.runs AS r ({COLUMNS}, claimed_by) SELECT r.run_id, r.tracker, r.scheduled_at, r.kind, r.status, r.attempt, \
          r.instance, r.started_at, r.finished_at, r.fetched_bytes, r.http_status, r.rows_read, 0, r.rows_rejected, \
-         decode(r.payload_sha256, 'hex'), r.error_class, r.error FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], \
+         decode(r.payload_sha256, 'hex'), r.error_class, r.error, $17 FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], \
          $4::text[], $5::text[], $6::int4[], $7::text[], $8::timestamptz[], $9::timestamptz[], $10::int8[], $11::int4[], \
          $12::int8[], $13::int8[], $14::text[], $15::text[], $16::text[]) AS r(run_id, tracker, scheduled_at, kind, \
          status, attempt, instance, started_at, finished_at, fetched_bytes, http_status, rows_read, rows_rejected, \
-         payload_sha256, error_class, error) ON CONFLICT DO NOTHING"
+         payload_sha256, error_class, error) ON CONFLICT (run_id) DO UPDATE SET {} WHERE {FREE}",
+        ENDS.map(|column| format!("{column} = excluded.{column}")).join(", ")
     );
     Statement::new(sql)
         .bind(all(runs, |run| run.run_id), Type::UUID_ARRAY)
@@ -131,31 +133,50 @@ fn record_statement(runs: &[Run]) -> Statement {
         .bind(all(runs, |run| run.payload_sha256.clone()), Type::TEXT_ARRAY)
         .bind(all(runs, |run| run.error_class.map(Class::as_str)), Type::TEXT_ARRAY)
         .bind(all(runs, |run| run.error.clone()), Type::TEXT_ARRAY)
+        .bind(claimed_by, Type::INT8)
 }
 
-/// The ledger row of one instant, if it has one.
+/// The outcome of a run, if it has ended. Waits for a transaction that is about to end it.
+///
+/// Cancel safety: safe; it only reads.
 ///
 /// # Errors
 /// As the guard's.
-pub async fn find(pool: &Pool, tracker: &str, scheduled_at: Timestamp) -> Result<Option<Run>, Error> {
-    let sql = format!("SELECT {COLUMNS} FROM trackd.runs WHERE tracker = $1 AND scheduled_at = $2");
-    let statement = Statement::new(sql).bind(tracker.to_owned(), Type::TEXT).bind(scheduled_at, Type::TIMESTAMPTZ);
-    Ok(read(pool, statement).await?.first().and_then(run_of))
+pub async fn settled(pool: &Pool, run_id: Uuid) -> Result<Option<Run>, Error> {
+    // Its lock is with the transaction whose answer was lost, as long as that goes on.
+    let sql = format!("SELECT {COLUMNS} FROM trackd.runs WHERE run_id = $1 FOR UPDATE");
+    Ok(read(pool, Statement::new(sql).bind(run_id, Type::UUID)).await?.first().and_then(run_of))
 }
 
 /// A tracker's instants on record.
 #[derive(Debug)]
 pub struct Instants {
     pub tracker: String,
-    /// The latest that was run to an end; with none, the first on record.
+    /// The latest that was run to an end; with none, since when it is followed, or the first on record.
     pub latest_run: Timestamp,
     /// Later ones, upwards: the newest `most` of them.
     pub later: Vec<Timestamp>,
 }
 
-/// For each of these trackers that ever was due by schedule, where its record ends.
+/// Notes since when trackers are followed; those that were known keep their time.
+///
+/// Cancel safety: safe; it landed or it did not. It may be said again.
+///
+/// # Errors
+/// As the guard's.
+pub async fn meet(pool: &Pool, trackers: &[String], since: Timestamp) -> Result<(), Error> {
+    let sql =
+        "INSERT INTO trackd.trackers (tracker, since) SELECT t, $2 FROM unnest($1::text[]) AS t ON CONFLICT DO NOTHING";
+    let mut guard = pool.begin().await?;
+    guard.defer(Statement::new(sql).bind(trackers.to_vec(), Type::TEXT_ARRAY).bind(since, Type::TIMESTAMPTZ));
+    guard.commit().await.map(drop)
+}
+
+/// For each of these trackers that is known, or ever was due by schedule, where its record ends.
 ///
 /// Manual runs do not count: they are no instants of the schedule.
+///
+/// Cancel safety: safe; it only reads.
 ///
 /// # Errors
 /// As the guard's.
@@ -166,9 +187,10 @@ pub async fn instants(pool: &Pool, trackers: &[String], most: i64) -> Result<Vec
          AND r.kind <> 'manual' AND r.scheduled_at > m.latest_run ORDER BY r.scheduled_at DESC LIMIT $2) AS later \
          FROM unnest($1::text[]) AS t(tracker) CROSS JOIN LATERAL (SELECT coalesce(\
            (SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker AND r.kind <> 'manual' \
-            AND r.status NOT IN ('missed', 'skipped') ORDER BY r.scheduled_at DESC LIMIT 1), \
-           (SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker AND r.kind <> 'manual' \
-            ORDER BY r.scheduled_at LIMIT 1)) AS latest_run) m WHERE m.latest_run IS NOT NULL",
+            AND r.status NOT IN ('missed', 'skipped', 'running') ORDER BY r.scheduled_at DESC LIMIT 1), \
+           least((SELECT s.since FROM trackd.trackers s WHERE s.tracker = t.tracker), \
+            (SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker AND r.kind <> 'manual' \
+             ORDER BY r.scheduled_at LIMIT 1))) AS latest_run) m WHERE m.latest_run IS NOT NULL",
     )
     .bind(trackers.to_vec(), Type::TEXT_ARRAY)
     .bind(most, Type::INT8);
@@ -193,6 +215,8 @@ pub struct Query {
 
 /// Runs, newest instant first.
 ///
+/// Cancel safety: safe; it only reads.
+///
 /// # Errors
 /// As the guard's.
 pub async fn recent(pool: &Pool, query: &Query) -> Result<Vec<Run>, Error> {
@@ -210,6 +234,8 @@ pub async fn recent(pool: &Pool, query: &Query) -> Result<Vec<Run>, Error> {
 }
 
 /// For each of these trackers its latest run, and the instant of its latest success.
+///
+/// Cancel safety: safe; it only reads.
 ///
 /// # Errors
 /// As the guard's.

@@ -58,7 +58,7 @@ pub(super) fn absent(table: &Table, incoming: Incoming) -> Option<Merge> {
             parts.same_key()
         ))),
         History::State { absent: Absent::Delete } => Some(counted(format!(
-            "DELETE FROM {} AS t WHERE NOT EXISTS (SELECT 1 FROM {} WHERE {})",
+            "DELETE FROM {} AS t WHERE coalesce(t.updated_at <= $1, true) AND NOT EXISTS (SELECT 1 FROM {} WHERE {})",
             parts.target,
             parts.source,
             parts.same_key()
@@ -193,7 +193,8 @@ impl<'a> Parts<'a> {
         format!("{} ON CONFLICT ({}) DO NOTHING", self.insert(), self.key())
     }
 
-    /// Inserts, or corrects what differs; a row that is the same is not touched at all.
+    /// Inserts, or corrects what differs; a row that is the same is not touched at all, nor one of a later run: ids of
+    /// runs grow with their instants, and a payload that waited in the spool may land after newer ones.
     fn upsert(&self, stamps: &[&str]) -> String {
         let others = self.others();
         if others.is_empty() {
@@ -202,7 +203,7 @@ impl<'a> Parts<'a> {
         let set: Vec<String> =
             others.iter().chain(stamps).map(|name| format!("{0} = EXCLUDED.{0}", quote(name))).collect();
         format!(
-            "{} ON CONFLICT ({}) DO UPDATE SET {} WHERE {}",
+            "{} ON CONFLICT ({}) DO UPDATE SET {} WHERE coalesce(t.run_id <= EXCLUDED.run_id, true) AND {}",
             self.insert(),
             self.key(),
             set.join(", "),

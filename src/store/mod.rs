@@ -6,7 +6,7 @@
 //! ```
 //!
 //! `connect`, `pool`, `guard`, `transaction` and `error` are a connection layer of their own, for any program: see
-//! `examples/` and `docs/connections.md`. Above it `write` lands batches by a guard, `ledger` keeps what happened to
+//! `examples/` and `docs/connections.md`. Above it `write` lands batches by a guard, `instance` and `claim` make a run one process's at a time, `ledger` keeps what happened to
 //! every run, `tables` makes and extends the data tables, `migrate` trackd's own schema, `health` asks the server how
 //! it is, `embedded` owns a private server.
 //!
@@ -32,11 +32,13 @@
 pub mod analyze;
 mod arrays;
 pub mod backup;
+pub mod claim;
 pub mod connect;
 pub mod embedded;
 pub mod error;
 pub mod guard;
 pub mod health;
+pub mod instance;
 pub mod ledger;
 mod merge;
 pub mod migrate;

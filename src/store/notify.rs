@@ -59,6 +59,8 @@ impl Inbox {
 
     /// Tells what is announced by now.
     ///
+    /// Cancel safety: notices on their way may be lost; they are hints.
+    ///
     /// # Errors
     /// As the guard's.
     pub async fn flush(&self, pool: &Pool) -> Result<(), Error> {

@@ -34,6 +34,8 @@ const QUESTION: &str = "SELECT t.schema, t.name, current_user::text AS role, \
 ///
 /// Shape: empty where nothing is missing; each schema once, then each table.
 ///
+/// Cancel safety: safe; it only reads.
+///
 /// # Errors
 /// As the guard's.
 pub async fn lacks(pool: &Pool, tables: &[Arc<Table>]) -> Result<Vec<Lack>, Error> {

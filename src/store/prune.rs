@@ -50,7 +50,7 @@ const STATEMENT: &str = "WITH RECURSIVE names(tracker) AS (\
          ORDER BY r.scheduled_at DESC LIMIT 1) AS success, \
         coalesce(\
           (SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = n.tracker AND r.kind <> 'manual' \
-           AND r.status NOT IN ('missed', 'skipped') ORDER BY r.scheduled_at DESC LIMIT 1), \
+           AND r.status NOT IN ('missed', 'skipped', 'running') ORDER BY r.scheduled_at DESC LIMIT 1), \
           (SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = n.tracker AND r.kind <> 'manual' \
            ORDER BY r.scheduled_at DESC LIMIT 1)) AS anchor \
       FROM names n CROSS JOIN (SELECT least($1, pg_catalog.now()) - pg_catalog.make_interval(secs => $2) AS cutoff) c \

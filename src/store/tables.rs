@@ -30,6 +30,8 @@ pub struct Change {
 ///
 /// Shape: what was done, in order; empty when everything stands.
 ///
+/// Cancel safety: dropping the future leaves the guard failed; it can only be rolled back.
+///
 /// # Errors
 /// Class standing: a table cannot be brought to its configuration by additions; the hint is the statement that
 /// would do it. Otherwise as the guard's.
@@ -45,6 +47,8 @@ pub async fn ensure(guard: &mut Guard, tables: &[Arc<Table>]) -> Result<Vec<Chan
 }
 
 /// What `ensure` would do, without doing it.
+///
+/// Cancel safety: safe; it only reads.
 ///
 /// # Errors
 /// As `ensure`; and class standing where a column's check is no condition.

@@ -30,6 +30,8 @@ impl Tool {
     ///
     /// An older one refuses a newer server (pg_dump), or does not know what it offers.
     ///
+    /// Cancel safety: safe; the program that was asked for its version is killed.
+    ///
     /// # Errors
     /// Class standing: none is installed, or only older ones; the hint says what to install.
     pub async fn find(name: &str, search: &[PathBuf], server: u32) -> Result<Tool, Error> {

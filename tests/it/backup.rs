@@ -64,7 +64,7 @@ async fn what_was_backed_up_comes_back_whole_and_trackd_goes_on_with_it() {
     let home = filled(&from.url());
     let output = home.trackd(&["backup", "all.dump", "--verbose"]);
     assert!(output.status.success(), "{output:?}");
-    assert!(stdout(&output).starts_with("all.dump: 5 tables of database "), "{output:?}");
+    assert!(stdout(&output).starts_with("all.dump: 7 tables of database "), "{output:?}");
     assert!(stderr(&output).contains(" public.a\n") && stderr(&output).contains(" trackd.runs\n"), "{output:?}");
     let mode = std::fs::metadata(home.path("all.dump")).unwrap().permissions().mode();
     assert_eq!((mode & 0o777, parts(&home)), (0o600, Vec::new()));
@@ -72,7 +72,7 @@ async fn what_was_backed_up_comes_back_whole_and_trackd_goes_on_with_it() {
     let other = beside(&home, &to.url());
     let file = home.path("all.dump");
     let output = other.trackd(&["restore", file.to_str().unwrap()]);
-    assert!(output.status.success() && stdout(&output).contains("5 tables restored"), "{output:?}");
+    assert!(output.status.success() && stdout(&output).contains("7 tables restored"), "{output:?}");
     assert!(stderr(&output).is_empty(), "it is no terminal: {output:?}");
     let (before, after) = (contents(&from.client().await).await, contents(&to.client().await).await);
     assert_eq!(before, after);
@@ -285,7 +285,7 @@ async fn an_embedded_database_moves_to_a_server_and_to_another_directory() {
     let back = beside(&home, "embedded");
     let output = back.trackd(&["restore", file.to_str().unwrap()]);
     assert!(
-        output.status.success() && stdout(&output).contains("5 tables restored"),
+        output.status.success() && stdout(&output).contains("7 tables restored"),
         "it is made for this: {output:?}"
     );
     assert!(back.trackd(&["once", "--all"]).status.success());

@@ -185,6 +185,7 @@ fn an_empty_file_is_all_defaults() {
     assert_eq!(config.daemon.listen, Some("127.0.0.1:8787".parse().unwrap()));
     assert_eq!(config.daemon.state_dir, Path::new("/var/lib/trackd"));
     assert_eq!(config.daemon.keep_runs, Some(Duration::from_secs(90 * 86_400)));
+    assert_eq!(config.daemon.spool_max, 1 << 30);
     assert_eq!(config.log.level, "info");
     assert!(config.trackers.is_empty());
 }
@@ -371,6 +372,9 @@ fn a_reload_names_what_it_changes() {
             "{text}"
         );
     }
+    let restart = |key: &str| diff(&old, &parse(&format!("{SMALL}\n[daemon]\n{key}")).unwrap()).restart;
+    assert_eq!(restart("spool_max = \"2GiB\"").iter().map(|(key, _)| *key).collect::<Vec<_>>(), ["daemon.spool_max"]);
+    assert_eq!(restart("spool_max = \"1GiB\""), []);
     let new = SMALL.replace("Leader-board", "other").replace(
         "[vars]",
         "[database]\npool_size = 6\n[daemon]\nworkers = 2\ndrain = \"1s\"\n[log]\nlevel = \"debug\"\nformat = \"json\"\n[vars]",

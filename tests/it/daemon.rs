@@ -178,6 +178,36 @@ async fn killed_at_random_moments_no_run_is_half_or_double_and_every_tracker_goe
     );
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instant_whose_failure_could_not_be_recorded_before_a_kill_has_its_row_after_the_restart() {
+    let database = Server::shared().database().await;
+    let home = Home::new(&database, &file_tracker("a", "200ms"));
+    home.put("a.json", BODY);
+    let mut daemon = home.run();
+    let client = database.client().await;
+    at_least(&client, "SELECT count(*) FROM a", 4).await;
+    // Runs land, their failures do not: as with a database that was away for the one and back for the other.
+    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
+                  'BEGIN RAISE EXCEPTION USING ERRCODE = ''53100'', MESSAGE = ''full''; END'; \
+                  CREATE TRIGGER refuse BEFORE INSERT ON trackd.runs FOR EACH ROW WHEN (NEW.status = 'failed') \
+                  EXECUTE FUNCTION refuse()";
+    client.batch_execute(refuse).await.unwrap();
+    home.put("a.json", "rubbish");
+    daemon.says("outcomes wait for the database", 1).await;
+    let before = count(&client, "SELECT count(*) FROM a").await;
+    home.put("a.json", BODY);
+    at_least(&client, "SELECT count(*) FROM a", before + 4).await;
+    daemon.kill();
+    client.batch_execute("DROP TRIGGER refuse ON trackd.runs").await.unwrap();
+    let before = count(&client, "SELECT count(*) FROM a").await;
+    let mut daemon = home.run();
+    at_least(&client, "SELECT count(*) FROM a", before + 4).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    let gaps = "SELECT count(*) FROM (SELECT scheduled_at - lag(scheduled_at) OVER (ORDER BY scheduled_at) AS d FROM trackd.runs) AS x WHERE d <> interval '200 ms'";
+    assert_eq!(count(&client, gaps).await, 0, "instants without a row");
+}
+
 /// Every second time its database is killed with it.
 #[tokio::test(flavor = "multi_thread")]
 async fn killed_with_its_embedded_database_everything_recovers() {

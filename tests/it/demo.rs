@@ -4,12 +4,14 @@ use crate::support::postgres::Server;
 use jiff::{Timestamp, ToSpan};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use trackd::clock;
 use trackd::config::environment::Environment;
 use trackd::config::file::parse;
 use trackd::demo::{Arena, QUERIES, config_text, serve};
-use trackd::run::{Plan, Shared};
+use trackd::run::{End, Outcome, Plan, Shared};
 use trackd::status::{Kind, RunStatus};
+use trackd::store::instance::Instance;
 use trackd::store::{Pool, PoolOptions, migrate};
 
 const ENDPOINTS: [&str; 6] =
@@ -185,13 +187,15 @@ async fn the_demo_lands_in_its_tables_and_the_queries_worth_trying_answer() {
     let text = config_text(&url, "", std::path::Path::new("/tmp"));
     let config = parse(&text, std::path::Path::new("demo.toml"), &Environment::default()).expect("a configuration");
     let pool = Pool::new(PoolOptions::new(&database.url()).expect("options"));
-    let shared = Shared { pool, instance: "test".into(), notifier: trackd::store::notify::channel().0 };
+    let instance = Arc::new(Instance::new("test:1", std::time::Duration::from_secs(3600)));
+    instance.renew(&pool).await.expect("registered");
+    let shared = Shared { pool, instance, notifier: trackd::store::notify::channel().0, spool: None };
     let now = clock::now();
     // The second look, two minutes later, is what the first query compares with.
     for at in [now - 2.minutes(), now] {
         for tracker in &config.trackers {
             let plan = Plan::new(&config, tracker, &shared).expect("a plan");
-            let run = plan.run(at, Kind::Manual).await.run;
+            let End::Ended(Outcome { run, .. }) = plan.run(at, Kind::Manual).await else { panic!("elsewhere") };
             assert_eq!((run.status, run.rows_rejected), (RunStatus::Succeeded, 0), "{}: {:?}", run.tracker, run.error);
         }
     }

@@ -7,6 +7,8 @@
 
 mod admin;
 mod backup;
+mod chaos;
+mod claims;
 mod cli;
 mod config;
 mod connect;
@@ -20,6 +22,7 @@ mod faults;
 mod health;
 mod init;
 mod landing;
+mod outage;
 mod pool;
 mod prune;
 mod recorded;
@@ -27,6 +30,7 @@ mod rules;
 mod schedule;
 mod shape;
 mod source;
+mod spool;
 mod store;
 mod supervisor;
 mod support;

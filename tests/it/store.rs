@@ -333,6 +333,18 @@ async fn a_state_is_how_it_is_now() {
 }
 
 #[tokio::test]
+async fn a_run_of_an_earlier_instant_that_lands_later_leaves_a_later_state_alone() {
+    both_ways(
+        "CREATE TABLE t (k text PRIMARY KEY, v int, updated_at timestamptz, run_id uuid)",
+        History::State { absent: Absent::Delete },
+        &[(DAY_2, &[("a", 2), ("b", 2)], 2), (DAY_1, &[("a", 1), ("c", 1)], 1), (DAY_3, &[("a", 3), ("b", 2)], 2)],
+        "SELECT k || v || updated_at::date FROM t WHERE k < 'pad' ORDER BY k",
+        &["a32025-01-03", "b22025-01-02"],
+    )
+    .await;
+}
+
+#[tokio::test]
 async fn a_row_the_server_refuses_is_found_and_set_aside_and_the_others_land() {
     for padding in [0, 700] {
         let database = Server::shared().database().await;

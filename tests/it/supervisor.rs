@@ -14,7 +14,7 @@ use trackd::daemon::signal::Signals;
 use trackd::daemon::work::{Identity, Work};
 use trackd::daemon::{self, Setup};
 use trackd::log::Lost;
-use trackd::run::Outcome;
+use trackd::run::{End, Outcome};
 use trackd::schedule::Overlap;
 use trackd::status::{Kind, Pool, Run, RunStatus};
 use trackd::store::ledger::run_id;
@@ -58,7 +58,7 @@ impl Work for Named {
     fn deadline(&self) -> Duration {
         Duration::from_millis(300)
     }
-    fn run(self: Arc<Self>, scheduled_at: Timestamp, kind: Kind) -> BoxFuture<'static, Outcome> {
+    fn run(self: Arc<Self>, scheduled_at: Timestamp, kind: Kind) -> BoxFuture<'static, End> {
         async move {
             match self.0.as_str() {
                 "panics" => panic!("on purpose"),
@@ -67,7 +67,8 @@ impl Work for Named {
             }
             let due = trackd::daemon::work::Due { tracker: Arc::from(self.0.as_str()), scheduled_at, kind };
             let now = clock::now();
-            Outcome { run: self.1.unrun(&due, RunStatus::Succeeded, now, now), fresh: Vec::new(), recorded: false }
+            let run = self.1.unrun(&due, RunStatus::Succeeded, now, now);
+            End::Ended(Outcome { run, fresh: Vec::new(), recorded: false })
         }
         .boxed()
     }
@@ -98,6 +99,7 @@ async fn a_worker_that_panics_or_hangs_is_replaced_and_its_run_recorded_as_faile
         make_work: Box::new(move |_, tracker| Ok(Arc::new(Named(tracker.name.clone(), who.clone())))),
         ledger: ledger.clone(),
         identity,
+        backlog: None,
         pages: None,
         services: Vec::new(),
         set_level: Box::new(|_| Ok(())),

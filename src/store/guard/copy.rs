@@ -13,6 +13,8 @@ use tokio::time::timeout;
 impl Guard {
     /// Starts a binary `COPY … FROM STDIN`, after what was deferred.
     ///
+    /// Cancel safety: as `flush`.
+    ///
     /// # Errors
     /// As `flush`.
     pub async fn copy_in(&mut self, sql: &str) -> Result<CopyIn<'_>, Error> {
@@ -27,6 +29,8 @@ impl Guard {
     }
 
     /// Starts a `COPY … TO STDOUT`, after what was deferred.
+    ///
+    /// Cancel safety: as `flush`.
     ///
     /// # Errors
     /// As `flush`.
@@ -56,6 +60,8 @@ impl fmt::Debug for CopyIn<'_> {
 impl CopyIn<'_> {
     /// Sends tuples of the binary format. Returns when the connection took them, not when they are written.
     ///
+    /// Cancel safety: some of the tuples may be on their way; the guard can then only be rolled back.
+    ///
     /// # Errors
     /// The connection broke. That the server refused a row is told by `finish`.
     pub async fn send(&mut self, tuples: Bytes) -> Result<(), Error> {
@@ -67,6 +73,8 @@ impl CopyIn<'_> {
     }
 
     /// Ends the COPY. Returns the rows written.
+    ///
+    /// Cancel safety: the guard can then only be rolled back.
     ///
     /// # Errors
     /// The server refused a row, or the connection broke.

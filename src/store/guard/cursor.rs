@@ -18,6 +18,8 @@ pub struct Cursor<'a> {
 impl Guard {
     /// Opens a cursor on a query, to be read `rows` rows at a time, one round trip each.
     ///
+    /// Cancel safety: as `Guard::flush`.
+    ///
     /// # Errors
     /// As `flush`.
     pub async fn cursor(&mut self, query: Statement, rows: u32) -> Result<Cursor<'_>, Error> {

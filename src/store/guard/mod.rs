@@ -36,7 +36,16 @@ const ROLLBACK_DEADLINE: Duration = Duration::from_secs(5);
 /// Proof that a guard committed. Nothing else makes one.
 #[derive(Debug)]
 #[must_use = "a receipt is the only proof that the transaction landed"]
-pub struct Receipt(());
+pub struct Receipt {
+    touched: Vec<u64>,
+}
+
+impl Receipt {
+    /// The rows that each statement touched which travelled with COMMIT, in order.
+    pub fn touched(&self) -> &[u64] {
+        &self.touched
+    }
+}
 
 /// An open transaction. Dropped without `commit`, it is rolled back.
 #[derive(Debug)]
@@ -103,6 +112,8 @@ impl Guard {
 
     /// Runs one statement now (after what was deferred) and returns its rows.
     ///
+    /// Cancel safety: as `flush`.
+    ///
     /// # Errors
     /// As `flush`.
     pub async fn query(&mut self, statement: Statement) -> Result<Vec<Row>, Error> {
@@ -117,6 +128,8 @@ impl Guard {
     /// Runs SQL text of several statements (savepoints, DDL), after what was deferred.
     ///
     /// Only its first statement is looked at: that no other one ends the transaction is the caller's to see to.
+    ///
+    /// Cancel safety: as `flush`.
     ///
     /// # Errors
     /// As `flush`.
@@ -169,6 +182,8 @@ impl Guard {
 
     /// Forgets the error of a statement by rolling back to a savepoint that was set before it.
     ///
+    /// Cancel safety: as `flush`.
+    ///
     /// # Errors
     /// The savepoint is not there, or the connection broke.
     pub async fn rollback_to(&mut self, savepoint: &str) -> Result<(), Error> {
@@ -190,10 +205,10 @@ impl Guard {
             // In an aborted transaction this fails, where COMMIT would say "ok" after a roll-back.
             self.deferred.push(Statement::new("SELECT 1"));
         }
-        self.flight(true).await?;
+        let touched = self.flight(true).await?;
         self.state = State::Over;
         self.pool.counters().committed.add();
-        Ok(Receipt(()))
+        Ok(Receipt { touched })
     }
 
     /// Rolls back now, and waits for it; dropping the guard does the same without waiting.

@@ -104,6 +104,8 @@ impl Pool {
 
     /// As `begin`, with other options than the default.
     ///
+    /// Cancel safety: as `begin`.
+    ///
     /// # Errors
     /// As `begin`.
     pub async fn begin_with(&self, options: &TransactionOptions) -> Result<Guard, Error> {
@@ -112,6 +114,8 @@ impl Pool {
     }
 
     /// As `begin`, and waits up to `pool_timeout` for a database that is away.
+    ///
+    /// Cancel safety: as `begin`.
     ///
     /// # Errors
     /// As `begin_within`.
@@ -122,6 +126,8 @@ impl Pool {
     /// As `begin`, and waits up to `patience` for a database that is away.
     ///
     /// A cause that a person must mend is told at once. Takes no longer than the longer of `patience` and `pool_timeout`.
+    ///
+    /// Cancel safety: as `begin`.
     ///
     /// # Errors
     /// The last cause.

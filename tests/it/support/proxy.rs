@@ -18,6 +18,8 @@ pub enum Fault {
     None,
     /// Requests reach the server, its answers arrive no more; the connection ends once the server has committed.
     LoseAnswers,
+    /// All passes but the answers to COMMIT: these are lost, and their connections end.
+    LoseCommits,
     /// Connections stay open, and nothing passes in either direction; new ones are accepted.
     Freeze,
     /// Those that exist are silent for good, whatever comes after; new ones pass: half-open, as behind a firewall that
@@ -132,9 +134,16 @@ async fn forward(number: usize, client: TcpStream, server: PathBuf, line: Arc<Li
 async fn down_to_client(bytes: &[u8], now: Fault, line: &Line, to_client: &mut OwnedWriteHalf) -> bool {
     if now == Fault::LoseAnswers {
         // Closed only when the server has said that it committed.
-        return !bytes.windows(7).any(|word| word == b"COMMIT\0");
+        return !says_commit(bytes);
+    }
+    if now == Fault::LoseCommits && says_commit(bytes) {
+        return false;
     }
     pass(bytes, matches!(now, Fault::CutDown(_)), now, line, to_client).await
+}
+
+fn says_commit(bytes: &[u8]) -> bool {
+    bytes.windows(7).any(|word| word == b"COMMIT\0")
 }
 
 /// Writes what may pass. Returns whether the connection goes on.

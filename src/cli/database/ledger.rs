@@ -1,0 +1,136 @@
+//! The configured database as the daemon's ledger.
+//!
+//! Must not know: the daemon beyond its `Ledger`.
+
+use super::{Database, MOST_PRUNED, MOST_RECALLED, server};
+use crate::cli::failure::unusable;
+use crate::clock;
+use crate::config::{self, DatabaseUrl};
+use crate::daemon::ledger::{Chores, Ledger, Memory, Tidied, Unusable};
+use crate::daemon::work::Due;
+use crate::spool;
+use crate::status::{self, Run};
+use crate::store::instance::Orphan;
+use crate::store::{analyze, health, ledger, prune};
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
+use jiff::Timestamp;
+use std::collections::HashMap;
+
+impl Ledger for Database {
+    fn open(&self) -> BoxFuture<'_, Result<(), Unusable>> {
+        async move {
+            for applied in self.migrate().await? {
+                tracing::info!(migration = applied, "schema trackd migrated");
+            }
+            for error in self.make_tables().await?.into_iter().filter_map(Result::err) {
+                tracing::error!(error = %error, hint = error.hint(), "tables are not as configured");
+            }
+            if let Some(id) = self.predecessor.get() {
+                self.instance.succeed(&self.pool, *id).await.map_err(|error| unusable(&error))?;
+            }
+            self.instance.renew(&self.pool).await.map_err(|error| unusable(&error))
+        }
+        .boxed()
+    }
+
+    fn meet(&self, trackers: Vec<String>, since: Timestamp) -> BoxFuture<'_, Result<(), Unusable>> {
+        async move { ledger::meet(&self.pool, &trackers, since).await.map_err(|error| unusable(&error)) }.boxed()
+    }
+
+    fn recall(&self, trackers: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>> {
+        async move {
+            let instants =
+                ledger::instants(&self.pool, &trackers, MOST_RECALLED).await.map_err(|error| unusable(&error))?;
+            let latest = ledger::latest(&self.pool, &trackers).await.map_err(|error| unusable(&error))?;
+            let mut memories: HashMap<String, Memory> = HashMap::new();
+            for instants in instants {
+                let memory = memories.entry(instants.tracker).or_default();
+                (memory.dealt_until, memory.recorded) = (Some(instants.latest_run), instants.later);
+            }
+            if let Some(spool) = self.spool.get() {
+                for (tracker, memory) in &mut memories {
+                    memory.recorded.extend(spool.instants(tracker));
+                    memory.recorded.sort_unstable();
+                    memory.recorded.dedup();
+                }
+            }
+            for (run, success) in latest {
+                let memory = memories.entry(run.tracker.clone()).or_default();
+                memory.last = Some((run, success));
+            }
+            Ok(memories)
+        }
+        .boxed()
+    }
+
+    fn record<'a>(&'a self, runs: &'a [Run]) -> BoxFuture<'a, Result<(), Unusable>> {
+        async move { ledger::record(&self.pool, self.instance.id(), runs).await.map_err(|error| unusable(&error)) }
+            .boxed()
+    }
+
+    fn renew(&self) -> BoxFuture<'_, Result<Vec<Due>, Unusable>> {
+        async move {
+            self.instance.renew(&self.pool).await.map_err(|error| unusable(&error))?;
+            let orphans = self.instance.orphans(&self.pool).await.map_err(|error| unusable(&error))?;
+            let due = |orphan: Orphan| Due {
+                tracker: orphan.tracker.into(),
+                scheduled_at: orphan.scheduled_at,
+                kind: orphan.kind,
+            };
+            // Those that wait here need nobody to take them over.
+            let orphans = orphans.into_iter().filter(|orphan| !self.is_kept(&orphan.tracker, orphan.scheduled_at));
+            Ok(orphans.map(due).collect())
+        }
+        .boxed()
+    }
+
+    fn change<'a>(&'a self, database: &'a config::Database) -> BoxFuture<'a, Result<(), Unusable>> {
+        async move { self.reconnect(database).await.map_err(|error| unusable(&error)) }.boxed()
+    }
+
+    fn is_stale(&self, database: &config::Database) -> bool {
+        match &database.url {
+            // What is not understood is told by the change.
+            DatabaseUrl::Server(url) => server(url.expose(), database).map_or(true, |target| target != self.target()),
+            DatabaseUrl::Embedded => false,
+        }
+    }
+
+    fn gauges(&self) -> (status::Pool, Option<String>) {
+        (health::connections(&self.pool), self.pool.last_error().map(|error| error.to_string()))
+    }
+
+    fn spool(&self) -> status::Spool {
+        self.spool.get().map_or_else(status::Spool::default, |spool| {
+            let spool::Stats { entries, oldest, bad, used, limit, .. } = spool.stats();
+            status::Spool { entries, used, limit, oldest, bad }
+        })
+    }
+
+    fn look(&self) -> BoxFuture<'_, Option<status::Server>> {
+        async move { health::health(&self.pool).await.server }.boxed()
+    }
+
+    fn tidy<'a>(&'a self, chores: &'a Chores) -> BoxFuture<'a, Result<Tidied, Unusable>> {
+        async move {
+            let mut tidied = Tidied::default();
+            if let Some(keep) = chores.keep_runs {
+                let pruned = prune::prune(&self.pool, keep, clock::now(), MOST_PRUNED).await;
+                let pruned = pruned.map_err(|error| unusable(&error))?;
+                (tidied.runs, tidied.rejects) = (pruned.runs, pruned.rejects);
+            }
+            let analyzed = analyze::analyze(&self.pool, &chores.tables).await.map_err(|error| unusable(&error))?;
+            for (table, error) in &analyzed.failed {
+                tracing::warn!(table, error = %error, hint = error.hint(), "table not analyzed");
+            }
+            tidied.analyzed = analyzed.tables;
+            Ok(tidied)
+        }
+        .boxed()
+    }
+
+    fn close(&self) -> BoxFuture<'_, ()> {
+        self.end().boxed()
+    }
+}

@@ -1,0 +1,90 @@
+//! The sign of life that this process's claims hang on, and the runs of processes that gave none.
+//!
+//! ```text
+//!  every third of the lease   renew --orphans--> Intake (claimed again by whoever comes first), or a row that says why not
+//! ```
+//!
+//! Must not know: SQL.
+
+use super::intake::Intake;
+use super::ledger::Ledger;
+use super::state::State;
+use super::work::Due;
+use crate::clock;
+use crate::config::{Config, Tracker};
+use crate::schedule::MissedPolicy;
+use crate::status::Kind;
+use jiff::Timestamp;
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::sync::watch;
+use tokio::time::timeout;
+
+/// A third of the lease: two signs may be lost.
+const EVERY: Duration = Duration::from_millis(3_300);
+/// After a sign that failed, and until the start is over.
+const AGAIN: Duration = Duration::from_millis(500);
+
+/// Renews the lease again and again, and hands orphans on, each once; says which trackers are followed from now on.
+///
+/// Cancel safety: safe.
+pub(super) async fn keep(
+    state: Arc<State>,
+    ledger: Arc<dyn Ledger>,
+    intake: Arc<Intake>,
+    mut config: watch::Receiver<Arc<Config>>,
+) {
+    while !state.is_up() {
+        tokio::time::sleep(AGAIN).await;
+    }
+    let mut handed: HashSet<(Arc<str>, Timestamp)> = HashSet::new();
+    let mut unmet: Option<(Vec<String>, Timestamp)> = None;
+    loop {
+        if config.has_changed().unwrap_or(false) {
+            let names = config.borrow_and_update().trackers.iter().map(|tracker| tracker.name.clone()).collect();
+            unmet = Some((names, unmet.map_or_else(clock::now, |(_, since)| since)));
+        }
+        if let Some((names, since)) = &unmet
+            && let Ok(Ok(())) = timeout(EVERY, ledger.meet(names.clone(), *since)).await
+        {
+            unmet = None;
+        }
+        let Ok(Ok(orphans)) = timeout(EVERY, ledger.renew()).await else {
+            // A database that is away is told of elsewhere.
+            tokio::time::sleep(AGAIN).await;
+            continue;
+        };
+        let before = std::mem::take(&mut handed);
+        for orphan in orphans {
+            let identity = (Arc::clone(&orphan.tracker), orphan.scheduled_at);
+            if !before.contains(&identity) {
+                hand(&intake, &config.borrow(), orphan);
+            }
+            handed.insert(identity);
+        }
+        // Elapsed: nothing changed, and it is time again.
+        if let Ok(Ok(())) = timeout(EVERY, config.changed()).await {
+            config.mark_changed();
+        }
+    }
+}
+
+/// The run begins again, or its row says why it does not.
+fn hand(intake: &Intake, config: &Config, orphan: Due) {
+    tracing::info!(tracker = &*orphan.tracker, scheduled_at = %orphan.scheduled_at, "a run's process is gone");
+    let tracker = config.trackers.iter().find(|tracker| *tracker.name == *orphan.tracker);
+    match tracker {
+        None => intake.removed(&[orphan]),
+        Some(tracker) if orphan.kind != Kind::Manual && runs_again(tracker, orphan.scheduled_at) => {
+            intake.catch_up(&tracker.name, &[orphan.scheduled_at]);
+        }
+        Some(_) => intake.cut_off(&orphan),
+    }
+}
+
+/// As for an instant that was missed.
+fn runs_again(tracker: &Tracker, scheduled_at: Timestamp) -> bool {
+    let age = Duration::try_from(clock::now().duration_since(scheduled_at)).unwrap_or_default();
+    tracker.missed.policy != MissedPolicy::Skip && age <= tracker.missed.max_age
+}

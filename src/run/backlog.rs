@@ -1,0 +1,210 @@
+//! Payloads that could not land: kept in the spool, and landed from there as the same runs.
+//!
+//! ```text
+//!  a run --database away, or others of its tracker wait--> Spool --in order, a few trackers at a time--> Landing --> Outcome
+//! ```
+//!
+//! Must not know: where payloads came from, the daemon.
+
+use super::draft::{Draft, End, Outcome};
+use super::plan::Shared;
+use super::{Error, Landing, Recipe};
+use crate::class::Class;
+use crate::clock;
+use crate::config::Retry;
+use crate::shape::History;
+use crate::source::{Payload, Response};
+use crate::spool::{Entry, Key, Loaded, Spool};
+use crate::store::claim::Over;
+use crate::store::ledger;
+use bytes::Bytes;
+use futures_util::{FutureExt, StreamExt};
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::spawn_blocking;
+
+/// Trackers whose payloads land at the same time: the other connections are for runs that are due.
+const LANES: usize = 4;
+/// Between two looks at the spool; also how soon a database that is back is found.
+const PAUSE: Duration = Duration::from_millis(500);
+/// Attempts of one landing; what is still away then waits for the next look.
+const RETRY: Retry = Retry { attempts: 2, base: Duration::from_millis(100), max: Duration::from_secs(1) };
+
+impl Landing {
+    /// Whether the spool would take what the source gives, where it cannot land: what is worth least is refused first.
+    ///
+    /// A state is replaced by the next one, a change is seen later, a snapshot leaves a gap; an event may be gone for good.
+    pub(super) fn has_room(&self, is_claimed: bool) -> Result<(), Error> {
+        let Some(spool) = self.shared.spool.as_ref().filter(|_| !is_claimed) else { return Ok(()) };
+        let percent = self.recipe.tables.iter().map(|table| share(table.history)).max().unwrap_or(100);
+        let stats = spool.stats();
+        if stats.used.saturating_mul(100) < stats.limit.saturating_mul(percent) {
+            return Ok(());
+        }
+        let (used, limit) = (bytesize::ByteSize(stats.used), bytesize::ByteSize(stats.limit));
+        let reason =
+            format!("{used} of {limit} are in use, this tracker's share is {percent} %: its source is not asked");
+        Err(Error::NoRoom { reason, hint: Some("bring the database back, or raise daemon.spool_max".into()) })
+    }
+
+    /// Keeps a payload for later. It is durable when this returns.
+    ///
+    /// Cancel safety: what was begun is finished; the payload may be kept then.
+    pub(super) async fn keep(&self, spool: &Arc<Spool>, draft: &Draft, payload: Payload) -> Result<End, Error> {
+        let entry = Entry {
+            tracker: self.recipe.tracker.clone(),
+            scheduled_at: draft.scheduled_at,
+            kind: draft.run.kind,
+            attempt: draft.run.attempt,
+            started_at: draft.run.started_at,
+            fetched_at: clock::now(),
+            response: serde_json::to_value(&payload.response).unwrap_or_default(),
+            plan: self.kept()?,
+            body: payload.body,
+        };
+        let spool = Arc::clone(spool);
+        let put = spawn_blocking(move || spool.put(&entry)).await;
+        match put {
+            Ok(Ok(_)) => Ok(End::Kept),
+            Ok(Err(error)) => Err(Error::NoRoom { reason: error.to_string(), hint: error.hint() }),
+            Err(error) => Err(Error::NoRoom { reason: error.to_string(), hint: None }),
+        }
+    }
+
+    fn kept(&self) -> Result<Bytes, Error> {
+        if let Some(kept) = self.kept.get() {
+            return Ok(kept.clone());
+        }
+        let kept = serde_json::to_vec(&self.recipe);
+        let kept = kept.map_err(|error| Error::NoRoom { reason: format!("keep the recipe: {error}"), hint: None })?;
+        Ok(self.kept.get_or_init(|| kept.into()).clone())
+    }
+}
+
+/// Up to how many percent of the spool a table's payloads may fill.
+const fn share(history: History) -> u64 {
+    match history {
+        History::State { .. } => 70,
+        History::Change { .. } => 80,
+        History::Snapshot => 90,
+        History::Event { .. } => 100,
+    }
+}
+
+/// Lands what waits in the spool.
+#[derive(Debug)]
+pub struct Backlog {
+    spool: Arc<Spool>,
+    shared: Shared,
+}
+
+/// What becomes of an entry.
+enum Next {
+    /// It is dealt with: the next one of its tracker.
+    Go,
+    /// It cannot land now.
+    Wait,
+}
+
+impl Backlog {
+    /// Of this spool; nothing lands before `work`.
+    pub fn new(spool: Arc<Spool>, shared: &Shared) -> Backlog {
+        // What cannot land stays where it is.
+        Backlog { spool, shared: Shared { spool: None, ..shared.clone() } }
+    }
+
+    /// Lands what waits, and what comes to wait, for ever. Says of each run what became of it.
+    ///
+    /// Cancel safety: safe; an entry whose landing was dropped is rolled back and waits.
+    pub async fn work(&self, report: &(dyn Fn(Outcome) + Send + Sync)) {
+        loop {
+            let waiting = self.spool.waiting();
+            if !waiting.is_empty() && self.shared.pool.begin().await.is_ok() {
+                let lanes = futures_util::stream::iter(waiting);
+                lanes.for_each_concurrent(LANES, |tracker| self.drain(tracker.tracker, tracker.entries, report)).await;
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+
+    /// So many entries of a tracker, in order, up to the first that cannot land now.
+    async fn drain(&self, tracker: String, entries: u64, report: &(dyn Fn(Outcome) + Send + Sync)) {
+        for _ in 0..entries {
+            let Some(key) = self.spool.next(&tracker) else { return };
+            // A panic is this entry's alone.
+            let done = AssertUnwindSafe(self.one(&key, report)).catch_unwind().await;
+            match done {
+                Ok(Next::Go) => {}
+                Ok(Next::Wait) => return,
+                Err(_) => self.set_aside(key, "landing it panicked".to_owned()).await,
+            }
+        }
+    }
+
+    async fn one(&self, key: &Key, report: &(dyn Fn(Outcome) + Send + Sync)) -> Next {
+        let (spool, wanted) = (Arc::clone(&self.spool), key.clone());
+        let entry = match spawn_blocking(move || spool.load(&wanted)).await {
+            Ok(Ok(Loaded::Entry(entry))) => entry,
+            Ok(Ok(Loaded::Gone)) => return Next::Go,
+            Ok(Ok(Loaded::SetAside(aside))) => {
+                tracing::error!(file = %aside.file.display(), reason = aside.reason, "spool: a payload is not whole");
+                return Next::Go;
+            }
+            Ok(Err(error)) => {
+                tracing::warn!(error = %error, "spool: a payload cannot be read now");
+                return Next::Wait;
+            }
+            Err(_) => return Next::Wait,
+        };
+        let recipe = match serde_json::from_slice::<Recipe>(&entry.plan) {
+            Ok(recipe) => recipe,
+            Err(error) => {
+                self.set_aside(key.clone(), format!("its recipe is not understood: {error}")).await;
+                return Next::Go;
+            }
+        };
+        let landing = Landing::new(recipe, RETRY, Over::Unlanded, &self.shared);
+        self.land(&landing, *entry, key, report).await
+    }
+
+    async fn land(&self, landing: &Landing, entry: Entry, key: &Key, report: &(dyn Fn(Outcome) + Send + Sync)) -> Next {
+        let response: Response = serde_json::from_value(entry.response.clone()).unwrap_or_default();
+        let payload = Payload { body: entry.body, response, attempts: u32::try_from(entry.attempt).unwrap_or(1) };
+        let mut draft = Draft::new(landing, entry.scheduled_at, entry.kind);
+        draft.run.started_at = entry.started_at;
+        draft.fetched(&payload).await;
+        let outcome = match landing.land(&draft, &payload, None).await {
+            Ok(End::Ended(outcome)) => outcome,
+            Ok(_) => return Next::Wait,
+            Err(Error::Land(error)) if error.class() == Class::Retry || landing.is_away(&error) => return Next::Wait,
+            Err(error) => return self.failed(draft.into_failure(&error), key, report).await,
+        };
+        report(outcome);
+        let (spool, done) = (Arc::clone(&self.spool), key.clone());
+        if let Ok(Err(error)) = spawn_blocking(move || spool.remove(&done)).await {
+            tracing::warn!(error = %error, "spool: a payload that landed is still there");
+        }
+        Next::Go
+    }
+
+    /// It will not land. The ledger says why, and the payload stays on the disk, for a person.
+    async fn failed(&self, outcome: Outcome, key: &Key, report: &(dyn Fn(Outcome) + Send + Sync)) -> Next {
+        let (pool, by) = (&self.shared.pool, self.shared.instance.id());
+        if !outcome.recorded && ledger::record(pool, by, std::slice::from_ref(&outcome.run)).await.is_err() {
+            return Next::Wait;
+        }
+        let reason = outcome.run.error.clone().unwrap_or_default();
+        report(Outcome { recorded: true, ..outcome });
+        self.set_aside(key.clone(), format!("its run failed: {reason}")).await;
+        Next::Go
+    }
+
+    async fn set_aside(&self, key: Key, reason: String) {
+        let spool = Arc::clone(&self.spool);
+        let aside = spawn_blocking(move || spool.set_aside(&key, reason)).await;
+        if let Ok(Some(aside)) = aside {
+            tracing::error!(file = %aside.file.display(), reason = aside.reason, "spool: a payload is set aside");
+        }
+    }
+}

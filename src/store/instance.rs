@@ -1,0 +1,144 @@
+//! This process among those that share a ledger: its lease, by the database's clock, and what others left behind.
+//!
+//! ```text
+//!  renew, every third of the lease --> … --leave--> its claims are free at once
+//!     \ not renewed in time: its claims are free, and whoever looks next finds them as orphans
+//! ```
+//!
+//! Must not know: what a run does, who takes orphans over.
+
+use super::{Error, Pool, Statement};
+use crate::status::Kind;
+use jiff::Timestamp;
+use std::hash::{BuildHasher, RandomState};
+use std::sync::atomic::{AtomicI64, Ordering};
+use std::time::Duration;
+use tokio_postgres::Row;
+use tokio_postgres::types::Type;
+
+/// Orphans of one look: the next one finds further ones.
+const MOST_ORPHANS: i64 = 1_000;
+
+/// One process.
+#[derive(Debug)]
+pub struct Instance {
+    name: String,
+    lease: Duration,
+    id: i64,
+    fence: AtomicI64,
+}
+
+/// A run that was claimed by a process whose lease is over.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Orphan {
+    pub tracker: String,
+    pub scheduled_at: Timestamp,
+    pub kind: Kind,
+}
+
+impl Instance {
+    /// This process, without a lease yet. `name` is `host:pid`.
+    ///
+    /// Its number is drawn at random: one that a database hands out may be handed out again after a fail-over.
+    pub fn new(name: impl Into<String>, lease: Duration) -> Instance {
+        // Keyed by the operating system, for each value anew.
+        let id = RandomState::new().hash_one(std::process::id());
+        Instance { name: name.into(), lease, id: (id >> 1) as i64, fence: AtomicI64::new(0) }
+    }
+
+    /// `host:pid`, as in `trackd.runs.instance`.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// How long its claims hold without `renew`.
+    pub fn lease(&self) -> Duration {
+        self.lease
+    }
+
+    /// Its number in `trackd.instances`.
+    pub fn id(&self) -> i64 {
+        self.id
+    }
+
+    pub(super) fn next_fence(&self) -> i64 {
+        self.fence.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// Renews the lease, or takes it where there is none.
+    ///
+    /// Cancel safety: safe; it landed or it did not.
+    ///
+    /// # Errors
+    /// As the guard's.
+    pub async fn renew(&self, pool: &Pool) -> Result<(), Error> {
+        let statement = Statement::new(
+            "INSERT INTO trackd.instances (instance_id, name, lease_until) VALUES ($1, $2, \
+             pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $3)) \
+             ON CONFLICT (instance_id) DO UPDATE SET lease_until = excluded.lease_until",
+        )
+        .bind(self.id, Type::INT8)
+        .bind(self.name.clone(), Type::TEXT)
+        .bind(self.lease.as_secs_f64(), Type::FLOAT8);
+        let mut guard = pool.begin().await?;
+        guard.defer(statement);
+        guard.commit().await.map(drop)
+    }
+
+    /// Runs that nobody is at any more: their process died, or stands still for longer than its lease.
+    ///
+    /// Shape: oldest first, at most 1,000. Rows of processes that are gone and claim nothing are removed with it.
+    ///
+    /// Cancel safety: safe; the next look finds them again.
+    ///
+    /// # Errors
+    /// As the guard's.
+    pub async fn orphans(&self, pool: &Pool) -> Result<Vec<Orphan>, Error> {
+        let mut guard = pool.begin().await?;
+        let sql = "SELECT r.tracker, r.scheduled_at, r.kind FROM trackd.runs r LEFT JOIN trackd.instances i \
+                   ON i.instance_id = r.claimed_by AND i.lease_until > pg_catalog.clock_timestamp() \
+                   WHERE r.status = 'running' AND i.instance_id IS NULL ORDER BY r.scheduled_at LIMIT $1";
+        let rows = guard.query(Statement::new(sql).bind(MOST_ORPHANS, Type::INT8)).await?;
+        guard.defer(Statement::new(
+            "DELETE FROM trackd.instances i WHERE lease_until < pg_catalog.clock_timestamp() - interval '1 hour' AND NOT \
+             EXISTS (SELECT FROM trackd.runs r WHERE r.status = 'running' AND r.claimed_by = i.instance_id)",
+        ));
+        let _receipt = guard.commit().await?;
+        Ok(rows.iter().map(orphan).collect())
+    }
+
+    /// Takes the lease of a process that is known to be gone: its claims are free at once.
+    ///
+    /// Cancel safety: safe; it landed or it did not.
+    ///
+    /// # Errors
+    /// As the guard's: they are free when its lease is over.
+    pub async fn succeed(&self, pool: &Pool, id: i64) -> Result<(), Error> {
+        if id == self.id { Ok(()) } else { disown(pool, id).await }
+    }
+
+    /// Gives its claims free at once.
+    ///
+    /// Cancel safety: safe; it landed or it did not.
+    ///
+    /// # Errors
+    /// As the guard's: they are free when the lease is over.
+    pub async fn leave(&self, pool: &Pool) -> Result<(), Error> {
+        disown(pool, self.id).await
+    }
+}
+
+async fn disown(pool: &Pool, id: i64) -> Result<(), Error> {
+    let mut guard = pool.begin().await?;
+    guard.defer(Statement::new("DELETE FROM trackd.instances WHERE instance_id = $1").bind(id, Type::INT8));
+    guard.commit().await.map(drop)
+}
+
+fn orphan(row: &Row) -> Orphan {
+    let kind = match row.get("kind") {
+        "manual" => Kind::Manual,
+        "catch_up" => Kind::CatchUp,
+        _ => Kind::Scheduled,
+    };
+    Orphan { tracker: row.get("tracker"), scheduled_at: row.get("scheduled_at"), kind }
+}

@@ -1,0 +1,87 @@
+//! Looking for what was left over: files and memory of the daemons, sessions and transactions of the server, files in
+//! the state directories.
+//!
+//! Must not know: the data.
+
+use super::daemons::{Daemon, Usage};
+use super::stage::Stage;
+use super::support::postgres::Server;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+use tokio_postgres::Client;
+
+/// Open files more than after the warm-up: a full pool and a connection for each worker, twice.
+const MORE_FILES: usize = 48;
+/// Memory more than after the warm-up: half as much, and what queues and the allocator may keep.
+const MORE_KIB: u64 = 64 * 1024;
+/// Transactions last as long as their statements may, and the server ends what is idle in one.
+const OLDEST_TRANSACTION: &str = "15 s";
+/// What a stopped daemon may leave.
+const STATE: [&str; 3] = ["lock", "trackd.lock", "instance"];
+
+/// The most of a few looks.
+pub async fn usage(daemon: &Daemon) -> Option<Usage> {
+    let mut most: Option<Usage> = None;
+    for _ in 0..8 {
+        let now = daemon.usage()?;
+        most = Some(most.map_or(now, |most| Usage { files: most.files.max(now.files), kib: most.kib.max(now.kib) }));
+        tokio::time::sleep(Duration::from_millis(250)).await;
+    }
+    most
+}
+
+/// Compares with the usage after the warm-up.
+pub fn grown(daemon: usize, warm: Usage, end: Usage) -> Vec<String> {
+    let mut leaks = Vec::new();
+    if end.files > warm.files + MORE_FILES {
+        leaks.push(format!("daemon {daemon}: {} open files, {} after the warm-up", end.files, warm.files));
+    }
+    if end.kib > warm.kib * 3 / 2 + MORE_KIB {
+        leaks.push(format!("daemon {daemon}: {} KiB resident, {} after the warm-up", end.kib, warm.kib));
+    }
+    leaks
+}
+
+/// Transactions that nobody ends, while the daemons run.
+pub async fn transactions(client: &Client) -> Result<Vec<String>, tokio_postgres::Error> {
+    let sql = format!(
+        "SELECT state || ' since ' || xact_start || ': ' || left(query, 80) FROM pg_stat_activity WHERE \
+         backend_type = 'client backend' AND pid <> pg_backend_pid() AND xact_start < now() - interval '{OLDEST_TRANSACTION}'"
+    );
+    let rows = client.query(&sql, &[]).await?;
+    Ok(rows.iter().map(|row| format!("open transaction: {}", row.get::<_, String>(0))).collect())
+}
+
+/// Sessions that outlive their daemon.
+pub async fn sessions(server: &Server, database: &str) -> Result<Vec<String>, tokio_postgres::Error> {
+    const GONE_WITHIN: Duration = Duration::from_secs(10);
+    let client = server.connect(database).await;
+    let sql = "SELECT coalesce(application_name, '') || ' ' || coalesce(state, '') FROM pg_stat_activity WHERE \
+               backend_type = 'client backend' AND pid <> pg_backend_pid()";
+    let deadline = Instant::now() + GONE_WITHIN;
+    loop {
+        let rows = client.query(sql, &[]).await?;
+        if rows.is_empty() || Instant::now() > deadline {
+            return Ok(rows.iter().map(|row| format!("stray session: {}", row.get::<_, String>(0))).collect());
+        }
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Files of stopped daemons that do not belong there.
+pub async fn files(stage: &Stage) -> Vec<String> {
+    let mut left = Vec::new();
+    for daemon in &stage.daemons {
+        let state = daemon.lock().await.state_dir();
+        walk(&state, &mut left);
+    }
+    left.retain(|path| !STATE.iter().any(|name| path.file_name().is_some_and(|file| file == *name)));
+    left.iter().map(|path| format!("left over: {}", path.display())).collect()
+}
+
+fn walk(dir: &Path, found: &mut Vec<PathBuf>) {
+    for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
+        let path = entry.path();
+        if path.is_dir() { walk(&path, found) } else { found.push(path) }
+    }
+}

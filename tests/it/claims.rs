@@ -1,0 +1,236 @@
+//! Behaviour of claims: of many processes one runs an instant, and only while nobody else has taken it over.
+
+use crate::support::daemon::{Home, PATIENCE, file_tracker};
+use crate::support::faulty::{Answer, Faulty};
+use crate::support::postgres::{Database, Server, eventually};
+use jiff::Timestamp;
+use rustix::process::Signal;
+use std::time::Duration;
+use tokio_postgres::Client;
+use trackd::status::{Kind, Run, RunStatus};
+use trackd::store::claim::{self, Claim, Over, claim};
+use trackd::store::instance::Instance;
+use trackd::store::{Error, Pool, PoolOptions, Statement, ledger, migrate};
+
+const LONG: Duration = Duration::from_secs(3600);
+
+/// A ledger.
+async fn opened() -> (Database, Pool) {
+    let database = Server::shared().database().await;
+    migrate::migrate(&mut database.client().await).await.unwrap();
+    database.client().await.batch_execute("CREATE TABLE t (n bigint)").await.unwrap();
+    let pool = Pool::new(PoolOptions::new(&database.url()).unwrap());
+    (database, pool)
+}
+
+async fn process(pool: &Pool, lease: Duration) -> Instance {
+    let instance = Instance::new("test:1", lease);
+    instance.renew(pool).await.unwrap();
+    instance
+}
+
+fn run(second: i64) -> Run {
+    let at = Timestamp::from_second(second).unwrap();
+    Run::begun(ledger::run_id("a", at), "a", at, Kind::Scheduled, "test:1", at)
+}
+
+async fn claimed(pool: &Pool, by: &Instance, run: &Run) -> Option<Claim> {
+    claim(pool, by, run, Over::Running, PATIENCE).await.unwrap()
+}
+
+/// Lands a row and the run's outcome in one transaction.
+async fn land(pool: &Pool, run: &Run, claim: &Claim, n: i64) -> Result<(), Error> {
+    let mut guard = pool.begin().await?;
+    guard.defer(Statement::new(format!("INSERT INTO t VALUES ({n})")));
+    guard.defer(claim::close(&Run { status: RunStatus::Succeeded, ..run.clone() }, claim));
+    guard.commit().await.map(drop)
+}
+
+async fn count(client: &Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).await.map_or(-1, |row| row.get(0))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_many_processes_one_has_the_run() {
+    let (_database, pool) = opened().await;
+    let mut tasks = Vec::new();
+    for _ in 0..20 {
+        let (pool, instance) = (pool.clone(), process(&pool, LONG).await);
+        tasks
+            .push(tokio::spawn(async move { claimed(&pool, &instance, &run(1)).await.map(|claim| (claim, instance)) }));
+    }
+    let mut winners = Vec::new();
+    for task in tasks {
+        winners.extend(task.await.unwrap());
+    }
+    let [(claim, winner)] = &winners[..] else { panic!("{winners:?}") };
+    land(&pool, &run(1), claim, 1).await.unwrap();
+    assert!(claimed(&pool, winner, &run(1)).await.is_none(), "it has its outcome");
+    assert!(claim::is_lost(&land(&pool, &run(1), claim, 2).await.unwrap_err()), "and no second one");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_process_that_stood_still_cannot_land_over_its_successor() {
+    let (database, pool) = opened().await;
+    let (late, other) = (process(&pool, Duration::from_millis(300)).await, process(&pool, LONG).await);
+    let stale = claimed(&pool, &late, &run(1)).await.unwrap();
+    assert!(claimed(&pool, &other, &run(1)).await.is_none(), "its lease holds");
+    let mut taken = None;
+    eventually("the end of a lease", PATIENCE, async || {
+        taken = claimed(&pool, &other, &run(1)).await;
+        taken.is_some()
+    })
+    .await;
+    // It wakes up, and its lease holds again.
+    late.renew(&pool).await.unwrap();
+    let error = land(&pool, &run(1), &stale, 1).await.unwrap_err();
+    assert!(claim::is_lost(&error), "{error}");
+    ledger::record(&pool, late.id(), &[run(1)]).await.unwrap();
+    land(&pool, &run(1), &taken.unwrap(), 2).await.unwrap();
+    let client = database.client().await;
+    assert_eq!(
+        (count(&client, "SELECT count(*) FROM t").await, count(&client, "SELECT sum(n)::int8 FROM t").await),
+        (1, 2)
+    );
+    assert_eq!(count(&client, "SELECT count(*) FROM trackd.runs WHERE status = 'succeeded'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_older_claim_of_the_same_process_lands_nothing() {
+    let (database, pool) = opened().await;
+    let instance = process(&pool, LONG).await;
+    let older = claimed(&pool, &instance, &run(1)).await.unwrap();
+    let newer = claimed(&pool, &instance, &run(1)).await.unwrap();
+    assert!(claim::is_lost(&land(&pool, &run(1), &older, 1).await.unwrap_err()));
+    land(&pool, &run(1), &newer, 2).await.unwrap();
+    // A server's crash may forget a claim: it is as good as lost.
+    let forgotten = claimed(&pool, &instance, &run(2)).await.unwrap();
+    let client = database.client().await;
+    client.batch_execute("DELETE FROM trackd.runs WHERE status = 'running'").await.unwrap();
+    assert!(claim::is_lost(&land(&pool, &run(2), &forgotten, 3).await.unwrap_err()));
+    assert_eq!(count(&client, "SELECT sum(n)::int8 FROM t").await, 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn runs_of_a_process_that_is_gone_are_found_and_those_of_one_that_lives_are_not() {
+    let (_database, pool) = opened().await;
+    let (gone, alive) = (process(&pool, LONG).await, process(&pool, LONG).await);
+    for second in [3, 1, 2] {
+        let _ = claimed(&pool, &gone, &run(second)).await.unwrap();
+    }
+    let _ = claimed(&pool, &alive, &run(4)).await.unwrap();
+    ledger::record(&pool, gone.id(), &[run(2)]).await.unwrap();
+    assert_eq!(alive.orphans(&pool).await.unwrap(), []);
+    gone.leave(&pool).await.unwrap();
+    let orphans = alive.orphans(&pool).await.unwrap();
+    assert_eq!(orphans.iter().map(|orphan| orphan.scheduled_at.as_second()).collect::<Vec<_>>(), [1, 3]);
+    // Claimed by one that lives, or ended by it without a claim.
+    let _ = claimed(&pool, &alive, &run(1)).await.unwrap();
+    ledger::record(&pool, alive.id(), &[run(3)]).await.unwrap();
+    assert_eq!(alive.orphans(&pool).await.unwrap(), []);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_outcome_of_a_commit_under_way_is_waited_for() {
+    let (database, pool) = opened().await;
+    let instance = process(&pool, LONG).await;
+    let claim = claimed(&pool, &instance, &run(1)).await.unwrap();
+    // The commit takes its time; whoever asks meanwhile must not be told "no".
+    let slow = "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_advisory_xact_lock(1); RETURN NULL; END'; \
+                CREATE CONSTRAINT TRIGGER slow AFTER INSERT ON t DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION slow()";
+    let client = database.client().await;
+    client.batch_execute(slow).await.unwrap();
+    client.batch_execute("SELECT pg_advisory_lock(1)").await.unwrap();
+    let landing = tokio::spawn({
+        let pool = pool.clone();
+        async move { land(&pool, &run(1), &claim, 1).await }
+    });
+    let waits = |what: &str| {
+        format!("SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = '{what}'")
+    };
+    eventually("a commit under way", PATIENCE, async || count(&client, &waits("advisory")).await == 1).await;
+    let asking = tokio::spawn({
+        let pool = pool.clone();
+        async move { ledger::settled(&pool, run(1).run_id).await }
+    });
+    eventually("who asks", PATIENCE, async || count(&client, &waits("transactionid")).await == 1).await;
+    client.batch_execute("SELECT pg_advisory_unlock(1)").await.unwrap();
+    landing.await.unwrap().unwrap();
+    assert_eq!(asking.await.unwrap().unwrap().unwrap().status, RunStatus::Succeeded);
+}
+
+/// Every instant from the first to the last has one row, nobody's run is open, and each success has its rows.
+async fn whole(client: &Client, table: &str, rows: i64) {
+    let wrong = format!(
+        "SELECT count(*) FROM (SELECT scheduled_at - lag(scheduled_at) OVER (ORDER BY scheduled_at) AS d FROM trackd.runs \
+         WHERE tracker = '{table}') AS x WHERE d <> interval '200 ms'"
+    );
+    assert_eq!(count(client, &wrong).await, 0, "lost instants");
+    assert_eq!(count(client, "SELECT count(*) FROM trackd.runs WHERE status = 'running'").await, 0, "open runs");
+    let halves = format!(
+        "SELECT count(*) FROM trackd.runs r WHERE (SELECT count(*) FROM {table} t WHERE t.run_id = r.run_id) <> \
+         CASE r.status WHEN 'succeeded' THEN {rows} ELSE 0 END"
+    );
+    assert_eq!(count(client, &halves).await, 0, "rows and ledger disagree");
+}
+
+const BODY: &str = r#"{"rows":[{"k":"a","v":1},{"k":"b","v":2}]}"#;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn three_daemons_share_the_runs_and_when_two_are_killed_the_third_has_them_all() {
+    let database = Server::shared().database().await;
+    let homes: Vec<Home> = (0..3).map(|_| Home::new(&database, &file_tracker("a", "200ms"))).collect();
+    homes.iter().for_each(|home| home.put("a.json", BODY));
+    let mut daemons: Vec<_> = homes.iter().map(Home::run).collect();
+    for daemon in &mut daemons {
+        daemon.says("ready", 1).await;
+    }
+    let client = database.client().await;
+    let landed = "SELECT count(*) FROM trackd.runs WHERE status = 'succeeded'";
+    eventually("runs of all", PATIENCE, async || count(&client, landed).await > 30).await;
+    let mut last = daemons.pop().unwrap();
+    daemons.into_iter().for_each(|daemon| daemon.kill());
+    let before = count(&client, landed).await;
+    eventually("runs of the one", PATIENCE, async || count(&client, landed).await > before + 10).await;
+    let open = "SELECT count(*) FROM trackd.runs WHERE status = 'running' AND scheduled_at < now() - interval '12 s'";
+    let dead = "SELECT count(*) FROM trackd.instances WHERE lease_until < clock_timestamp()";
+    eventually("the end of two leases", PATIENCE, async || count(&client, dead).await == 2).await;
+    eventually("no open run", PATIENCE, async || count(&client, open).await == 0).await;
+    last.signal(Signal::TERM);
+    assert_eq!(last.ends().await, Some(0), "{}", last.log());
+    whole(&client, "a", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_that_is_stopped_in_a_run_and_goes_on_after_its_lease_lands_nothing() {
+    let database = Server::shared().database().await;
+    // The first answer comes after its asker was replaced.
+    let slow = Faulty::start(vec![Answer::Silence, Answer::ok(BODY)]).await;
+    let tracker = file_tracker("a", "1h").replace(
+        "file = { path = \"a.json\" }",
+        &format!("timeout = \"5m\"\nhttp = {{ url = \"{}\" }}", slow.url("/")),
+    );
+    let home = Home::new(&database, &tracker);
+    let other = Home::new(&database, &tracker);
+    let client = database.client().await;
+    // An instant that is long past, which the first one catches up.
+    let mut first = home.run();
+    first.says("ready", 1).await;
+    client.batch_execute("UPDATE trackd.trackers SET since = now() - interval '90 min'").await.unwrap();
+    drop(first);
+    let mut first = home.run();
+    first.says("ready", 1).await;
+    eventually("its request", PATIENCE, async || slow.requests().len() == 1).await;
+    first.signal(Signal::STOP);
+    let mut second = other.run();
+    second.says("ready", 1).await;
+    let landed = "SELECT count(*) FROM trackd.runs WHERE status = 'succeeded'";
+    eventually("the run of the other", PATIENCE, async || count(&client, landed).await == 1).await;
+    first.signal(Signal::CONT);
+    first.signal(Signal::TERM);
+    assert_eq!(first.ends().await, Some(0), "{}", first.log());
+    second.signal(Signal::TERM);
+    assert_eq!(second.ends().await, Some(0), "{}", second.log());
+    assert_eq!(count(&client, "SELECT count(*) FROM a").await, 2);
+    assert_eq!(count(&client, landed).await, 1);
+}

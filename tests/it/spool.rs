@@ -1,0 +1,277 @@
+//! The spool as its users meet it: kill -9 of a process that puts and removes, ten thousand files of which a hundred
+//! are bad, and the commands.
+
+use crate::support::daemon::{Home, file_tracker, stderr, stdout};
+use bytes::Bytes;
+use jiff::Timestamp;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, BTreeSet};
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
+use trackd::spool::{Entry, Loaded, Put, Spool};
+use trackd::status::Kind;
+
+const ROOM: u64 = 1 << 30;
+/// Names the directory to a child that puts until it is killed.
+const CHILD: &str = "TRACKD_TEST_SPOOL";
+
+fn entry(tracker: &str, second: i64) -> Entry {
+    let at = Timestamp::from_second(second).unwrap();
+    Entry {
+        tracker: tracker.to_owned(),
+        scheduled_at: at,
+        kind: Kind::Scheduled,
+        attempt: 1,
+        started_at: at,
+        fetched_at: at,
+        response: serde_json::json!({"status": 200}),
+        plan: Bytes::from(format!("plan {}", second / 5)),
+        body: Bytes::from(format!("{tracker} {second} ").repeat(usize::try_from(second % 50).unwrap() * 40)),
+    }
+}
+
+/// Not a test of its own: the child of the next one.
+#[test]
+fn child_that_puts_and_removes_until_it_is_killed() {
+    let Some(dir) = std::env::var_os(CHILD) else { return };
+    let (spool, _) = Spool::open(Path::new(&dir), ROOM).unwrap();
+    let tell = |what: &str, entry: &Entry| {
+        // In one write, so that a kill cuts no line.
+        let line = format!("{what} {} {}\n", entry.tracker, entry.scheduled_at.as_second());
+        std::io::stderr().write_all(line.as_bytes()).unwrap();
+    };
+    let first = 1 + spool.stats().oldest.map_or(0, |at| at.as_second());
+    for second in first.. {
+        for tracker in ["a", "b"] {
+            let entry = entry(tracker, second);
+            tell("putting", &entry);
+            spool.put(&entry).unwrap();
+            tell("put", &entry);
+        }
+        while spool.stats().entries > 12 {
+            let oldest = spool.waiting().remove(0).tracker;
+            let key = spool.next(&oldest).unwrap();
+            let Loaded::Entry(entry) = spool.load(&key).unwrap() else { panic!("{key:?} is not whole") };
+            tell("removing", &entry);
+            spool.remove(&key).unwrap();
+            tell("removed", &entry);
+        }
+    }
+}
+
+#[test]
+fn kill_9_at_any_moment_loses_nothing_acknowledged_and_leaves_nothing_half_there() {
+    let home = tempfile::tempdir().unwrap();
+    let dir = home.path().join("spool");
+    // What was told last of each identity, over all lives.
+    let mut told: BTreeMap<(String, i64), String> = BTreeMap::new();
+    let mut puts = 0;
+    for life in 0..40 {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "spool::child_that_puts_and_removes_until_it_is_killed", "--nocapture"])
+            .env(CHILD, &dir)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let (lines, spin) = (fastrand::usize(0..60), fastrand::u64(0..2000));
+        let mut reader = BufReader::new(child.stderr.take().unwrap()).lines();
+        let mut note = |line: String| {
+            let words: Vec<&str> = line.split(' ').collect();
+            let [what, tracker, second] = words[..] else { panic!("life {life}: {line}") };
+            puts += usize::from(what == "put");
+            told.insert((tracker.to_owned(), second.parse().unwrap()), what.to_owned());
+        };
+        reader.by_ref().take(1 + lines).for_each(|line| note(line.unwrap()));
+        let until = Instant::now() + Duration::from_micros(spin);
+        while Instant::now() < until {
+            std::hint::spin_loop();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        reader.for_each(|line| note(line.unwrap()));
+        audit(&dir, &told);
+    }
+    assert!(puts > 100, "{puts}");
+}
+
+/// Opens what a kill left, and compares it with what was told.
+fn audit(dir: &Path, told: &BTreeMap<(String, i64), String>) {
+    let (spool, aside) = Spool::open(dir, ROOM).unwrap();
+    assert_eq!(aside, []);
+    let report = trackd::spool::Look::new(dir).check().unwrap();
+    assert!(report.bad.is_empty() && report.set_aside.is_empty(), "{report:?}");
+    assert_eq!(report.whole, spool.stats().entries);
+    let (listed, _) = trackd::spool::Look::new(dir).entries().unwrap();
+    let there: BTreeSet<(String, i64)> =
+        listed.iter().map(|listed| (listed.tracker.clone(), listed.scheduled_at.as_second())).collect();
+    for (identity, last) in told {
+        match last.as_str() {
+            "put" => assert!(there.contains(identity), "{identity:?} is lost"),
+            "removed" => assert!(!there.contains(identity), "{identity:?} came back"),
+            _ => {}
+        }
+    }
+    for listed in &listed {
+        let identity = (listed.tracker.clone(), listed.scheduled_at.as_second());
+        assert!(told.contains_key(&identity), "{identity:?} came from nowhere");
+        assert_eq!(spool.put(&entry(&identity.0, identity.1)).unwrap(), Put::Known);
+        let trackd::spool::Found::Whole(found, _) = trackd::spool::Look::new(dir).read(listed).unwrap() else {
+            panic!()
+        };
+        assert_eq!(*found, entry(&identity.0, identity.1));
+    }
+    let files = |dir: PathBuf| std::fs::read_dir(dir).unwrap().count();
+    let plans: BTreeSet<Bytes> = there.iter().map(|(tracker, second)| entry(tracker, *second).plan).collect();
+    assert_eq!(files(dir.join("plans")), plans.len(), "plans that nothing needs are gone");
+}
+
+/// Writes an entry as docs/spool.md describes the file, by other means than trackd's.
+fn by_hand(spool: &Path, tracker: &str, second: i64, body: &str) -> PathBuf {
+    let sha256 = |text: &str| Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+    let (plan, at) = (sha256("{}"), Timestamp::from_second(second).unwrap());
+    let meta = serde_json::json!({
+        "tracker": tracker, "scheduled_at": at, "kind": "scheduled", "attempt": 1, "started_at": at, "fetched_at": at,
+        "response": {"status": 200}, "body_bytes": body.len(), "plan": plan,
+    });
+    let rest = format!("{meta}\n{body}");
+    let file = format!("trackd-spool 1 {}\n{rest}", sha256(&rest));
+    let dir = spool.join("entries").join(tracker);
+    std::fs::create_dir_all(&dir).unwrap();
+    std::fs::create_dir_all(spool.join("plans")).unwrap();
+    if !spool.join("plans").join(&plan).exists() {
+        std::fs::write(spool.join("plans").join(&plan), "{}").unwrap();
+    }
+    let path = dir.join(format!("{}.{}.{}", at.strftime("%Y%m%dT%H%M%S.000000000Z"), file.len(), &plan[..16]));
+    std::fs::write(&path, file).unwrap();
+    path
+}
+
+#[test]
+fn of_ten_thousand_entries_a_hundred_bad_ones_are_listed_and_set_aside_and_the_good_come_in_order() {
+    let home = Home::with("embedded", "");
+    let dir = home.path("state/spool");
+    let mut bad = BTreeSet::new();
+    for number in 0..10_000 {
+        let tracker = format!("t{:02}", number % 50);
+        let path = by_hand(&dir, &tracker, i64::from(number), &"x".repeat(200 + number as usize % 900));
+        if number % 100 != 7 {
+            continue;
+        }
+        let mut bytes = std::fs::read(&path).unwrap();
+        match number / 100 % 3 {
+            0 => bytes.clear(),
+            1 => bytes.truncate(fastrand::usize(1..bytes.len())),
+            _ => bytes[fastrand::usize(..) % 150] ^= 4,
+        }
+        std::fs::write(&path, bytes).unwrap();
+        bad.insert((tracker, i64::from(number)));
+    }
+    let check = home.trackd(&["spool", "check", "--json"]);
+    assert_eq!((check.status.code(), stdout(&check).lines().count()), (Some(1), 100), "{}", stderr(&check));
+    assert!(
+        stderr(&check).contains("9900 entries are whole, 100 files are not, 0 were set aside before"),
+        "{}",
+        stderr(&check)
+    );
+    let started = Instant::now();
+    let (spool, aside) = Spool::open(&dir, ROOM).unwrap();
+    let opened = started.elapsed();
+    assert_eq!((aside.len(), spool.stats().entries), (0, 10_000), "by name they are all the same");
+    assert!(opened < Duration::from_secs(2), "{opened:?}");
+    let (mut good, mut met) = (0, BTreeSet::new());
+    for waiting in spool.waiting() {
+        let mut before = i64::MIN;
+        while let Some(key) = spool.next(&waiting.tracker) {
+            let second = key.scheduled_at().as_second();
+            assert!(before < second, "in order");
+            before = second;
+            match spool.load(&key).unwrap() {
+                Loaded::Entry(_) => good += 1,
+                Loaded::SetAside(_) => drop(met.insert((waiting.tracker.clone(), second))),
+                Loaded::Gone => panic!("{key:?} is gone"),
+            }
+            spool.remove(&key).unwrap();
+        }
+    }
+    assert_eq!((good, met), (9_900, bad));
+    assert_eq!((spool.stats().entries, spool.stats().bad), (0, 100));
+    let check = home.trackd(&["spool", "check"]);
+    assert_eq!((check.status.code(), stdout(&check).lines().count()), (Some(1), 101), "{}", stderr(&check));
+    assert_eq!(stdout(&check).lines().filter(|line| line.starts_with("set aside\t")).count(), 100);
+}
+
+fn shell(dir: &Path, script: &str, file: &Path) -> String {
+    let output = Command::new("sh").args(["-c", script, "sh"]).arg(file).current_dir(dir).output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+#[test]
+fn an_administrator_looks_at_a_file_with_ordinary_tools() {
+    let home = tempfile::tempdir().unwrap();
+    let (spool, _) = Spool::open(home.path(), ROOM).unwrap();
+    spool.put(&entry("a", 7)).unwrap();
+    let (listed, _) = trackd::spool::Look::new(home.path()).entries().unwrap();
+    let run = |script: &str| shell(home.path(), script, &listed[0].file);
+    assert_eq!(run("tail -n +3 \"$1\"").into_bytes(), entry("a", 7).body);
+    let meta: serde_json::Value = serde_json::from_str(&run("sed -n 2p \"$1\"")).unwrap();
+    assert_eq!((&meta["tracker"], &meta["response"]["status"]), (&"a".into(), &200.into()));
+    assert_eq!(run("tail -n +2 \"$1\" | sha256sum | cut -d' ' -f1"), run("head -n 1 \"$1\" | cut -d' ' -f3"));
+    let plan = meta["plan"].as_str().unwrap();
+    assert_eq!(std::fs::read(home.path().join("plans").join(plan)).unwrap(), entry("a", 7).plan);
+}
+
+fn codes(outputs: &[Output]) -> Vec<Option<i32>> {
+    outputs.iter().map(|output| output.status.code()).collect()
+}
+
+#[test]
+fn the_commands_look_without_a_daemon_and_without_a_spool() {
+    let home = Home::with("postgres://nobody@%2Fnonexistent/x", &file_tracker("a", "1h"));
+    let run = |args: &[&str]| home.trackd(&[&["spool"], args].concat());
+    let outputs = [&["ls"][..], &["ls", "a"], &["ls", "--json"], &["check"], &["export", "--to", "out"]].map(run);
+    assert_eq!(codes(&outputs), [Some(0); 5], "{outputs:?}");
+    assert_eq!(stdout(&outputs[3]), "0 entries, all whole\n");
+    assert_eq!(codes(&[&["ls", "b"][..], &["export"], &[]].map(run)), [Some(64); 3]);
+    assert!(!home.path("state/spool").exists(), "nothing is made");
+}
+
+#[test]
+fn the_commands_look_beside_the_daemon_that_owns_the_spool() {
+    let home = Home::with("embedded", &file_tracker("a", "1h"));
+    let dir = home.path("state/spool");
+    let (spool, _) = Spool::open(&dir, ROOM).unwrap();
+    for (tracker, second) in [("b", 7), ("a", 9), ("a", 3)] {
+        spool.put(&entry(tracker, second)).unwrap();
+    }
+    let run = |args: &[&str]| home.trackd(&[&["spool"], args].concat());
+    let text = stdout(&run(&["ls"]));
+    let rows: Vec<Vec<&str>> = text.lines().map(|line| line.split('\t').take(2).collect()).collect();
+    let at = |second: &str| format!("1970-01-01 00:00:{second}Z");
+    assert_eq!(rows, [["tracker", "scheduled at"], ["a", &at("03")], ["a", &at("09")], ["b", &at("07")]]);
+    let line: serde_json::Value = serde_json::from_str(&stdout(&run(&["ls", "b", "--json"]))).unwrap();
+    assert_eq!((&line["tracker"], &line["scheduled_at"]), (&"b".into(), &"1970-01-01T00:00:07Z".into()));
+    assert_eq!(line["bytes"], std::fs::metadata(line["file"].as_str().unwrap()).unwrap().len());
+    assert_eq!(stdout(&run(&["check"])), "3 entries, all whole\n");
+    assert_eq!(stdout(&run(&["export", "a", "--to", "out"])), "2 payloads copied to out\n");
+    let mut files: Vec<PathBuf> =
+        std::fs::read_dir(home.path("out/a")).unwrap().map(|file| file.unwrap().path()).collect();
+    files.sort();
+    assert_eq!(files.len(), 4);
+    assert_eq!(std::fs::read(&files[0]).unwrap(), entry("a", 3).body);
+    let meta: serde_json::Value = serde_json::from_slice(&std::fs::read(&files[1]).unwrap()).unwrap();
+    assert_eq!(meta["scheduled_at"], "1970-01-01T00:00:03Z");
+    let again = run(&["export", "a", "--to", "out"]);
+    assert!(again.status.code() == Some(1) && stderr(&again).contains("nothing is replaced"), "{again:?}");
+    // What is not whole is told and left out; the daemon has not met it yet.
+    std::fs::write(line["file"].as_str().unwrap(), "x").unwrap();
+    let left_out = run(&["export", "--to", "all"]);
+    assert_eq!((left_out.status.code(), stdout(&left_out)), (Some(1), "2 payloads copied to all\n".into()));
+    let check = run(&["check"]);
+    assert_eq!((check.status.code(), stdout(&check).lines().count()), (Some(1), 2), "{check:?}");
+    assert!(stdout(&check).contains("waits\t") && stdout(&check).contains("cut: 1 bytes, expected"), "{check:?}");
+}
