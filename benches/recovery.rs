@@ -212,6 +212,30 @@ async fn ended_amid(copy: bool) -> Round {
     Round { served: slowest, audit: bed.audit(&server, &database.name).await }
 }
 
+/// A guard dropped in the middle of a statement that would run for a minute, on a pool of one connection, 20 times in a
+/// row: until the next borrower has an answer.
+async fn guard_dropped() -> Round {
+    let server = Server::own();
+    let database = table(&server).await;
+    let bed = Bed::make(&database.url()).await;
+    let options =
+        PoolOptions { pool_size: 1, max_overflow: 0, ..PoolOptions::new(&database.url()).expect("an address") };
+    let one = Pool::new(options);
+    let mut slowest = Duration::ZERO;
+    for _ in 0..20 {
+        let mut guard = one.begin().await.expect("a connection");
+        let slow = guard.query(Statement::new("SELECT pg_sleep(60)"));
+        assert!(tokio::time::timeout(Duration::from_millis(20), slow).await.is_err(), "it sleeps");
+        let begun = Instant::now();
+        drop(guard);
+        let mut next = one.begin().await.expect("a connection");
+        next.query(Statement::new("SELECT 1")).await.expect("an answer");
+        slowest = slowest.max(begun.elapsed());
+    }
+    assert!(one.close(PATIENCE).await, "all connections come back");
+    Round { served: slowest, audit: bed.audit(&server, &database.name).await }
+}
+
 /// The network does something for a while, then nothing any more.
 async fn network(fault: Fault, healed: Fault) -> Round {
     let server = Server::own();
@@ -345,6 +369,7 @@ async fn main() {
     fault!("every session ended", sessions_ended());
     fault!("session ended amid COPY, 20 in a row", ended_amid(true));
     fault!("session ended amid COMMIT, 20 in a row", ended_amid(false));
+    fault!("guard dropped amid a statement, 20 in a row", guard_dropped());
     fault!("network 50 ms slow each way, then not", network(Fault::Delay(ms(50)), Fault::None));
     fault!("network stands still, then goes on", network(Fault::Freeze, Fault::None));
     fault!("connections reset, new ones too, then not", network(Fault::Reset, Fault::None));

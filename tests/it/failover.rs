@@ -130,7 +130,16 @@ async fn behind_a_pooler_in_transaction_mode_nothing_of_a_session_is_missed_or_l
                     let mut guard = pool.begin().await.unwrap();
                     let timeout = guard.query(Statement::new("SHOW statement_timeout")).await.unwrap();
                     assert_eq!(timeout[0].get::<_, &str>(0), "1min");
-                    guard.defer(Statement::new("INSERT INTO t VALUES ($1)").bind(n, Type::INT8));
+                    if n % 5 == 1 {
+                        let tuple = [&[0, 1, 0, 0, 0, 8], &n.to_be_bytes()[..]].concat();
+                        let mut copy = guard.copy_in("COPY t FROM STDIN (FORMAT binary)").await.unwrap();
+                        copy.send(tuple.into()).await.unwrap();
+                        assert_eq!(copy.finish().await.unwrap(), 1);
+                        let rows = Statement::new("SELECT n FROM t WHERE n = $1").bind(n, Type::INT8);
+                        assert_eq!(guard.cursor(rows, 10).await.unwrap().next().await.unwrap().len(), 1);
+                    } else {
+                        guard.defer(Statement::new("INSERT INTO t VALUES ($1)").bind(n, Type::INT8));
+                    }
                     guard.commit().await.map(drop).unwrap();
                 }
             })
@@ -143,6 +152,8 @@ async fn behind_a_pooler_in_transaction_mode_nothing_of_a_session_is_missed_or_l
     assert_eq!((row.get::<_, i64>(0), row.get::<_, i64>(1), row.get::<_, i64>(2)), (320, 320, 1));
     let left = "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND state LIKE 'idle in%'";
     eventually("no open transaction", PATIENCE, async || client.query(left, &[]).await.unwrap().is_empty()).await;
+    let prepared = pool.begin().await.unwrap().query(Statement::new("SELECT 1 FROM pg_prepared_statements")).await;
+    assert!(prepared.unwrap().is_empty(), "names would meet those of other clients");
     bouncer.kill();
     assert_eq!(pool.begin().await.unwrap_err().class(), Class::Retry);
     bouncer.again().await;

@@ -792,6 +792,18 @@ async fn connections_that_nobody_waited_for_any_more_end_with_the_next_borrow() 
 }
 
 #[tokio::test]
+async fn overflow_ends_when_it_comes_back() {
+    let database = Server::shared().database().await;
+    let pool = pool(&database);
+    let mut held = Vec::new();
+    for _ in 0..4 {
+        held.push(pool.begin().await.unwrap());
+    }
+    drop(held);
+    assert_eq!((pool.numbers().size, pool.numbers().idle, pool.statistics().overflow), (2, 2, 2));
+}
+
+#[tokio::test]
 async fn a_pool_of_no_size_keeps_one() {
     let database = Server::shared().database().await;
     let pool = Pool::new(PoolOptions { pool_size: 0, max_overflow: 0, ..options(&database.url()) });

@@ -312,6 +312,18 @@ async fn a_part_that_is_dropped_or_panics_between_its_statements_is_not_committe
 }
 
 #[tokio::test]
+async fn after_a_statement_whose_future_was_dropped_a_guard_can_only_be_rolled_back() {
+    let (database, pool) = database("CREATE TABLE t (n int8)").await;
+    let mut guard = pool.begin().await.unwrap();
+    guard.query(insert(1)).await.unwrap();
+    assert!(timeout(Duration::from_millis(100), guard.query(Statement::new("SELECT pg_sleep(1)"))).await.is_err());
+    assert!(guard.query(insert(2)).await.unwrap_err().to_string().contains("aborted by an earlier error"));
+    assert!(guard.commit().await.unwrap_err().to_string().contains("aborted by an earlier error"));
+    nobody_in_a_transaction(&database).await;
+    assert_eq!(one(&database, "SELECT count(*) FROM t").await, 0);
+}
+
+#[tokio::test]
 async fn a_statement_that_would_end_the_transaction_or_outlive_it_is_refused() {
     let (database, pool) = database("CREATE TABLE t (n int8 PRIMARY KEY)").await;
     // Its error would be undone by the statement behind it, and COMMIT would land what is reported as failed.

@@ -173,6 +173,19 @@ mod tests {
     }
 
     #[test]
+    fn who_waits_is_told_the_cause_again_by_a_try_that_is_passed_over() {
+        let (breaker, start) = (Arc::new(Breaker::new()), Instant::now());
+        assert!(!breaker.is_pausing(start));
+        breaker.failed(breaker.connecting(), away(), start, 1.0);
+        let mut told = breaker.subscribe();
+        assert!(breaker.is_pausing(start) && told.has_changed().unwrap());
+        told.mark_unchanged();
+        assert!(!breaker.is_pausing(start + FIRST) && !told.has_changed().unwrap());
+        breaker.connected();
+        assert!(!breaker.is_pausing(start));
+    }
+
+    #[test]
     fn pauses_grow_to_half_a_second_and_begin_anew() {
         let (breaker, start) = (Arc::new(Breaker::new()), Instant::now());
         let pause = || match breaker.admit(start) {
