@@ -40,11 +40,14 @@ impl Plan {
     /// stays this process's.
     pub async fn run(&self, scheduled_at: Timestamp, kind: Kind) -> End {
         let mut draft = Draft::new(&self.landing, scheduled_at, kind);
-        let claim = match self.landing.claim(&draft.run).await {
-            Ok(None) => return End::Elsewhere,
-            // The database is away: the source is asked all the same, and the run is claimed when it lands.
-            claimed => claimed.ok().flatten(),
-        };
+        // The database is away, or not open yet: the source is asked all the same, and the run is claimed when it lands.
+        let mut claim = None;
+        if self.landing.is_open() {
+            match self.landing.claim(&draft.run).await {
+                Ok(None) => return End::Elsewhere,
+                claimed => claim = claimed.ok().flatten(),
+            }
+        }
         let ended = self.fetch_and_land(&mut draft, claim).await;
         ended.unwrap_or_else(|error| End::Ended(draft.into_failure(&error)))
     }
@@ -62,7 +65,7 @@ impl Landing {
     /// To the spool while the database is away, and behind those of its tracker that are there already.
     async fn land_or_keep(&self, draft: &Draft, payload: Payload, claim: Option<Claim>) -> Result<End, Error> {
         let Some(spool) = &self.shared.spool else { return self.land(draft, &payload, claim).await };
-        if spool.next(&self.recipe.tracker).is_some() {
+        if !self.is_open() || spool.next(&self.recipe.tracker).is_some() {
             return self.keep(spool, draft, payload).await;
         }
         match self.land(draft, &payload, claim).await {

@@ -16,6 +16,7 @@ use crate::store::{self, Error, Pool, PoolOptions, Surroundings, Target, migrate
 use jiff::Timestamp;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
@@ -45,6 +46,8 @@ pub(super) struct Database {
     instance: Arc<Instance>,
     /// Payloads of this process that wait: their runs are dealt with.
     spool: OnceLock<Arc<Spool>>,
+    /// Whether runs may land.
+    open: Arc<AtomicBool>,
     /// The number of the process that had this state directory before: it is gone.
     predecessor: OnceLock<i64>,
     /// For each tracker its tables and those they refer to.
@@ -83,7 +86,16 @@ impl Database {
         let pool = Pool::new(options(&config.database, target.clone()));
         let tables = config.trackers.iter().map(|tracker| related(config, tracker)).collect();
         let instance = Arc::new(Instance::new(name(), LEASE));
-        Ok(Database { pool, target, embedded, instance, spool: OnceLock::new(), predecessor: OnceLock::new(), tables })
+        Ok(Database {
+            pool,
+            target,
+            embedded,
+            instance,
+            spool: OnceLock::new(),
+            open: Arc::default(),
+            predecessor: OnceLock::new(),
+            tables,
+        })
     }
 
     /// Where to borrow connections.
@@ -94,6 +106,11 @@ impl Database {
     /// This process among those that share the ledger.
     pub(super) fn instance(&self) -> &Arc<Instance> {
         &self.instance
+    }
+
+    /// Becomes true when runs may land.
+    pub(super) fn opened(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.open)
     }
 
     /// Where this process keeps payloads that wait. Nobody else owns the spool, so whoever did is gone.

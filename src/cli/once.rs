@@ -31,8 +31,13 @@ pub(super) async fn once(config: &Config, args: Args) -> Result<(), Failure> {
     let trackers = chosen(config, &args)?;
     let database = Database::of(config)?;
     let (notifier, inbox) = notify::channel();
-    let shared =
-        Shared { pool: database.pool().clone(), instance: Arc::clone(database.instance()), notifier, spool: None };
+    let shared = Shared {
+        pool: database.pool().clone(),
+        instance: Arc::clone(database.instance()),
+        notifier,
+        spool: None,
+        open: Arc::new(true.into()),
+    };
     let mut plans = Vec::with_capacity(trackers.len());
     for tracker in trackers {
         let plan = Plan::new(config, tracker, &shared);

@@ -41,7 +41,7 @@ pub(super) async fn daemon(config: Config, load: Arc<daemon::Load>, signals: Sig
     let spool = spool(&config)?;
     database.keep_in(Arc::clone(&spool), &config.daemon.state_dir);
     let (pool, instance) = (database.pool().clone(), Arc::clone(database.instance()));
-    let shared = Shared { pool, instance, notifier, spool: Some(Arc::clone(&spool)) };
+    let shared = Shared { pool, instance, notifier, spool: Some(Arc::clone(&spool)), open: database.opened() };
     let backlog = Arc::new(Backlog::new(spool, &shared));
     let identity = Identity { instance: shared.instance.name().to_owned(), run_id: ledger::run_id };
     let (statement_timeout, pool) = (config.database.statement_timeout, database.pool().clone());

@@ -65,6 +65,9 @@ pub trait Ledger: Send + Sync + 'static {
     /// Connections at this moment, and what the server last said if it is away.
     fn gauges(&self) -> (Pool, Option<String>);
 
+    /// Every instant of the past has its row, or is on its way: from now on runs may land.
+    fn whole(&self) {}
+
     /// Payloads that wait for it.
     fn spool(&self) -> Spool {
         Spool::default()

@@ -279,6 +279,7 @@ impl Daemon {
 
     /// The ledger is open and whole: sets the timers, runs what is to be caught up, and says so.
     fn begin(&mut self, opened: Opened) {
+        self.setup.ledger.whole();
         let mut caught_up = 0;
         for past in opened.pasts {
             if let Some((run, success)) = past.last {

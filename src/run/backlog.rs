@@ -21,6 +21,7 @@ use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 
@@ -120,7 +121,8 @@ impl Backlog {
     pub async fn work(&self, report: &(dyn Fn(Outcome) + Send + Sync)) {
         loop {
             let waiting = self.spool.waiting();
-            if !waiting.is_empty() && self.shared.pool.begin().await.is_ok() {
+            let is_open = self.shared.open.load(Ordering::Acquire);
+            if is_open && !waiting.is_empty() && self.shared.pool.begin().await.is_ok() {
                 let lanes = futures_util::stream::iter(waiting);
                 lanes.for_each_concurrent(LANES, |tracker| self.drain(tracker.tracker, tracker.entries, report)).await;
             }

@@ -52,6 +52,11 @@ impl Landing {
         claim::claim(&self.shared.pool, &self.shared.instance, run, self.over, CLAIM_PATIENCE).await
     }
 
+    /// Whether runs may land.
+    pub(super) fn is_open(&self) -> bool {
+        self.shared.open.load(Ordering::Acquire)
+    }
+
     /// Whether the database could not be had: not reached, or it lets nobody in, whatever the reason.
     pub(super) fn is_away(&self, error: &store::Error) -> bool {
         error.is_away() || self.shared.pool.last_error().is_some()

@@ -16,6 +16,7 @@ use crate::store::instance::Instance;
 use crate::store::notify::Notifier;
 use jiff::Timestamp;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 /// What all plans of a process share.
 #[derive(Debug, Clone)]
@@ -28,6 +29,9 @@ pub struct Shared {
     pub notifier: Notifier,
     /// Where payloads wait for a database that is away; `None`: nowhere, they are tried again for as long as `retry` says.
     pub spool: Option<Arc<Spool>>,
+    /// Whether runs may land. Before the ledger is whole they go to the spool: one that landed would hide the holes
+    /// before it.
+    pub open: Arc<AtomicBool>,
 }
 
 /// A tracker, ready to run any number of times, by one task at a time.

@@ -16,6 +16,7 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use std::collections::HashMap;
+use std::sync::atomic::Ordering;
 
 impl Ledger for Database {
     fn open(&self) -> BoxFuture<'_, Result<(), Unusable>> {
@@ -99,6 +100,10 @@ impl Ledger for Database {
 
     fn gauges(&self) -> (status::Pool, Option<String>) {
         (health::connections(&self.pool), self.pool.last_error().map(|error| error.to_string()))
+    }
+
+    fn whole(&self) {
+        self.open.store(true, Ordering::Release);
     }
 
     fn spool(&self) -> status::Spool {
