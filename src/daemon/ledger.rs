@@ -27,11 +27,15 @@ pub trait Ledger: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// What it remembers of these trackers.
+    /// What it remembers of these trackers; of instants after `until`, which run already, only that they have rows.
     ///
     /// # Errors
     /// As `open`.
-    fn recall(&self, trackers: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>>;
+    fn recall(
+        &self,
+        trackers: Vec<String>,
+        until: Option<Timestamp>,
+    ) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>>;
 
     /// Writes all of these runs or none; an instant that has its row keeps it.
     ///

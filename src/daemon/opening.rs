@@ -126,7 +126,7 @@ impl Opening {
     async fn recall(&self) -> Result<Opened, Unusable> {
         let names: Vec<String> = self.trackers.iter().map(|tracker| tracker.name.clone()).collect();
         self.ledger.meet(names.clone(), self.since).await?;
-        let mut memories = self.ledger.recall(names).await?;
+        let mut memories = self.ledger.recall(names, self.begun).await?;
         let past = |tracker: &Arc<Tracker>| {
             let Memory { dealt_until, recorded, last } = memories.remove(&tracker.name).unwrap_or_default();
             Past { tracker: Arc::clone(tracker), last, runs: Vec::new(), dealt_until, recorded }
@@ -205,7 +205,11 @@ mod tests {
         fn open(&self) -> BoxFuture<'_, Result<(), Unusable>> {
             async { Ok(()) }.boxed()
         }
-        fn recall(&self, trackers: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>> {
+        fn recall(
+            &self,
+            trackers: Vec<String>,
+            _: Option<jiff::Timestamp>,
+        ) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>> {
             let memory = || Memory { dealt_until: Some(Timestamp::UNIX_EPOCH), ..Memory::default() };
             let memories = trackers.into_iter().map(|name| (name, memory())).collect();
             async { Ok(memories) }.boxed()

@@ -174,26 +174,34 @@ pub async fn meet(pool: &Pool, trackers: &[String], since: Timestamp) -> Result<
 
 /// For each of these trackers that is known, or ever was due by schedule, where its record ends.
 ///
-/// Manual runs do not count: they are no instants of the schedule.
+/// Manual runs do not count: they are no instants of the schedule. Nor does where a run after `until` ended: it may
+/// have ended before anybody looked at what is missing before it.
 ///
 /// Cancel safety: safe; it only reads.
 ///
 /// # Errors
 /// As the guard's.
-pub async fn instants(pool: &Pool, trackers: &[String], most: i64) -> Result<Vec<Instants>, Error> {
+pub async fn instants(
+    pool: &Pool,
+    trackers: &[String],
+    until: Option<Timestamp>,
+    most: i64,
+) -> Result<Vec<Instants>, Error> {
     // A few index probes a tracker: never a scan of the history.
     let statement = Statement::new(
         "SELECT t.tracker, m.latest_run, ARRAY(SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker \
          AND r.kind <> 'manual' AND r.scheduled_at > m.latest_run ORDER BY r.scheduled_at DESC LIMIT $2) AS later \
          FROM unnest($1::text[]) AS t(tracker) CROSS JOIN LATERAL (SELECT coalesce(\
            (SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker AND r.kind <> 'manual' \
-            AND r.status NOT IN ('missed', 'skipped', 'running') ORDER BY r.scheduled_at DESC LIMIT 1), \
+            AND r.status NOT IN ('missed', 'skipped', 'running') AND ($3::timestamptz IS NULL OR r.scheduled_at <= $3) \
+            ORDER BY r.scheduled_at DESC LIMIT 1), \
            least((SELECT s.since FROM trackd.trackers s WHERE s.tracker = t.tracker), \
             (SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker AND r.kind <> 'manual' \
              ORDER BY r.scheduled_at LIMIT 1))) AS latest_run) m WHERE m.latest_run IS NOT NULL",
     )
     .bind(trackers.to_vec(), Type::TEXT_ARRAY)
-    .bind(most, Type::INT8);
+    .bind(most, Type::INT8)
+    .bind(until, Type::TIMESTAMPTZ);
     let instants = |row: &Row| {
         let mut later: Vec<Timestamp> = row.get("later");
         later.reverse();

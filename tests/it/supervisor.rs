@@ -27,7 +27,11 @@ impl Ledger for Remembers {
     fn open(&self) -> BoxFuture<'_, Result<(), Unusable>> {
         async { Ok(()) }.boxed()
     }
-    fn recall(&self, _: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>> {
+    fn recall(
+        &self,
+        _: Vec<String>,
+        _: Option<jiff::Timestamp>,
+    ) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>> {
         async { Ok(HashMap::new()) }.boxed()
     }
     fn record<'a>(&'a self, runs: &'a [Run]) -> BoxFuture<'a, Result<(), Unusable>> {

@@ -39,10 +39,15 @@ impl Ledger for Database {
         async move { ledger::meet(&self.pool, &trackers, since).await.map_err(|error| unusable(&error)) }.boxed()
     }
 
-    fn recall(&self, trackers: Vec<String>) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>> {
+    fn recall(
+        &self,
+        trackers: Vec<String>,
+        until: Option<Timestamp>,
+    ) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>> {
         async move {
-            let instants =
-                ledger::instants(&self.pool, &trackers, MOST_RECALLED).await.map_err(|error| unusable(&error))?;
+            let instants = ledger::instants(&self.pool, &trackers, until, MOST_RECALLED)
+                .await
+                .map_err(|error| unusable(&error))?;
             let latest = ledger::latest(&self.pool, &trackers).await.map_err(|error| unusable(&error))?;
             let mut memories: HashMap<String, Memory> = HashMap::new();
             for instants in instants {
