@@ -90,7 +90,8 @@ impl Landing {
                 {
                     return Ok(landed);
                 }
-                claim = claim.filter(|_| !claim::is_lost(error));
+                // Claimed anew: that waits for a commit still under way, and says so where it landed.
+                claim = claim.filter(|_| !claim::is_lost(error) && !error.is_unknown_commit());
             }
             tries.again(self, failure).await?;
         }

@@ -132,19 +132,29 @@ impl Backlog {
 
     /// So many entries of a tracker, in order, up to the first that cannot land now.
     async fn drain(&self, tracker: String, entries: u64, report: &(dyn Fn(Outcome) + Send + Sync)) {
+        let mut last = None;
         for _ in 0..entries {
             let Some(key) = self.spool.next(&tracker) else { return };
             // A panic is this entry's alone.
-            let done = AssertUnwindSafe(self.one(&key, report)).catch_unwind().await;
+            let done = AssertUnwindSafe(self.one(&key, &mut last, report)).catch_unwind().await;
             match done {
                 Ok(Next::Go) => {}
                 Ok(Next::Wait) => return,
-                Err(_) => self.set_aside(key, "landing it panicked".to_owned()).await,
+                Err(_) => {
+                    last = None;
+                    self.set_aside(key, "landing it panicked".to_owned()).await;
+                }
             }
         }
     }
 
-    async fn one(&self, key: &Key, report: &(dyn Fn(Outcome) + Send + Sync)) -> Next {
+    /// `last`: the landing of the entry before, with its plan; most entries of a tracker share it.
+    async fn one(
+        &self,
+        key: &Key,
+        last: &mut Option<(Bytes, Landing)>,
+        report: &(dyn Fn(Outcome) + Send + Sync),
+    ) -> Next {
         let (spool, wanted) = (Arc::clone(&self.spool), key.clone());
         let entry = match spawn_blocking(move || spool.load(&wanted)).await {
             Ok(Ok(Loaded::Entry(entry))) => entry,
@@ -159,15 +169,20 @@ impl Backlog {
             }
             Err(_) => return Next::Wait,
         };
-        let recipe = match serde_json::from_slice::<Recipe>(&entry.plan) {
-            Ok(recipe) => recipe,
-            Err(error) => {
-                self.set_aside(key.clone(), format!("its recipe is not understood: {error}")).await;
-                return Next::Go;
+        if last.as_ref().is_none_or(|(plan, _)| *plan != entry.plan) {
+            match serde_json::from_slice::<Recipe>(&entry.plan) {
+                Ok(recipe) => {
+                    let landing = Landing::new(recipe, RETRY, Over::Unlanded, &self.shared);
+                    *last = Some((entry.plan.clone(), landing));
+                }
+                Err(error) => {
+                    self.set_aside(key.clone(), format!("its recipe is not understood: {error}")).await;
+                    return Next::Go;
+                }
             }
-        };
-        let landing = Landing::new(recipe, RETRY, Over::Unlanded, &self.shared);
-        self.land(&landing, *entry, key, report).await
+        }
+        let Some((_, landing)) = last else { return Next::Wait };
+        self.land(landing, *entry, key, report).await
     }
 
     async fn land(&self, landing: &Landing, entry: Entry, key: &Key, report: &(dyn Fn(Outcome) + Send + Sync)) -> Next {
