@@ -13,13 +13,7 @@ pub(super) async fn check(config: &Config) -> Result<(), Failure> {
     let all: Vec<_> = config.trackers.iter().flat_map(|tracker| &tracker.tables).cloned().collect();
     let database = Database::of(config)?;
     let (notifier, _inbox) = notify::channel();
-    let shared = Shared {
-        pool: database.pool().clone(),
-        instance: Arc::clone(database.instance()),
-        notifier,
-        spool: None,
-        open: Arc::new(true.into()),
-    };
+    let shared = Shared::without_spool(database.pool().clone(), Arc::clone(database.instance()), notifier);
     let broken: Vec<String> = config
         .trackers
         .iter()

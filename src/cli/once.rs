@@ -31,13 +31,7 @@ pub(super) async fn once(config: &Config, args: Args) -> Result<(), Failure> {
     let trackers = chosen(config, &args)?;
     let database = Database::of(config)?;
     let (notifier, inbox) = notify::channel();
-    let shared = Shared {
-        pool: database.pool().clone(),
-        instance: Arc::clone(database.instance()),
-        notifier,
-        spool: None,
-        open: Arc::new(true.into()),
-    };
+    let shared = Shared::without_spool(database.pool().clone(), Arc::clone(database.instance()), notifier);
     let mut plans = Vec::with_capacity(trackers.len());
     for tracker in trackers {
         let plan = Plan::new(config, tracker, &shared);

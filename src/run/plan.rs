@@ -34,6 +34,13 @@ pub struct Shared {
     pub open: Arc<AtomicBool>,
 }
 
+impl Shared {
+    /// For a process that ends with its runs: it waits for the database, and keeps nothing.
+    pub fn without_spool(pool: Pool, instance: Arc<Instance>, notifier: Notifier) -> Shared {
+        Shared { pool, instance, notifier, spool: None, open: Arc::new(true.into()) }
+    }
+}
+
 /// A tracker, ready to run any number of times, by one task at a time.
 pub struct Plan {
     pub(super) tracker: Arc<Tracker>,
