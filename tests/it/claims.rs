@@ -131,6 +131,20 @@ async fn runs_of_a_process_that_is_gone_are_found_and_those_of_one_that_lives_ar
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_ran_before_anybody_looked_at_the_past_hides_no_hole_before_it() {
+    let (_database, pool) = opened().await;
+    let instance = process(&pool, LONG).await;
+    // Ended at 1; at 3 the daemon began without its database; at 4 a run of its own failed.
+    ledger::record(&pool, instance.id(), &[run(1), run(4)]).await.unwrap();
+    let trackers = ["a".to_owned()];
+    let three = Some(Timestamp::from_second(3).unwrap());
+    for (until, latest) in [(three, 1), (None, 4)] {
+        let instants = ledger::instants(&pool, &trackers, until, 100).await.unwrap();
+        assert_eq!(instants[0].latest_run.as_second(), latest, "{until:?}");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_outcome_of_a_commit_under_way_is_waited_for() {
     let (database, pool) = opened().await;
     let instance = process(&pool, LONG).await;
