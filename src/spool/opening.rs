@@ -14,6 +14,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
+use std::time::Duration;
 
 /// Makes the directory if it is missing, and takes its lock, which ends with the file.
 pub(super) fn own(dir: &Path) -> Result<File, Error> {
@@ -22,7 +23,7 @@ pub(super) fn own(dir: &Path) -> Result<File, Error> {
     let path = Places { root: dir.clone() }.lock();
     let opened = File::options().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
     let mut file = opened.map_err(Error::io("open", &path))?;
-    match file.try_lock() {
+    match lock_soon(&file) {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
             let pid = std::fs::read_to_string(&path).unwrap_or_default();
@@ -33,6 +34,17 @@ pub(super) fn own(dir: &Path) -> Result<File, Error> {
     // Only for people.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
+}
+
+/// A process that was just killed, or its child before exec, may hold a lock for some moments more.
+fn lock_soon(file: &File) -> Result<(), TryLockError> {
+    for _ in 0..20 {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(25)),
+            tried => return tried,
+        }
+    }
+    file.try_lock()
 }
 
 /// With what is missing above it, which is for others too: PostgreSQL's own account passes through.

@@ -452,6 +452,28 @@ async fn a_connection_that_was_ended_while_it_rested_is_not_lent() {
     assert_eq!((pool.statistics().broken, pool.statistics().connected), (1, 2));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_rest_are_found_useless_and_replaced_while_nobody_borrows() {
+    let database = Server::shared().database().await;
+    let proxy = Proxy::start(database.socket()).await;
+    let ping_timeout = Duration::from_secs(2);
+    let pool = Pool::new(PoolOptions { ping_after: Duration::ZERO, ping_timeout, ..options(&proxy.url(&database)) });
+    pool.examine().await.unwrap();
+    assert_eq!(pool.statistics().connected, 0, "nothing rests, nothing is opened");
+    drop([pool.begin().await.unwrap(), pool.begin().await.unwrap()]);
+    rests(&pool).await;
+    pool.examine().await.unwrap();
+    assert_eq!((pool.statistics().connected, pool.numbers().idle), (2, 2), "what is well stays");
+    proxy.set(Fault::Strand);
+    pool.examine().await.unwrap();
+    assert_eq!((pool.statistics().invalid, pool.numbers().idle), (2, 2), "silent ones are replaced");
+    proxy.set(Fault::Reset);
+    assert!(pool.examine().await.is_err(), "there is nothing to replace them with");
+    assert_eq!(pool.numbers().size, 0);
+    proxy.set(Fault::None);
+    adds_up(&pool.statistics(), 0);
+}
+
 #[tokio::test]
 async fn a_life_of_no_time_serves_one_borrower_each() {
     let database = Server::shared().database().await;

@@ -119,7 +119,12 @@ impl Ledger for Database {
     }
 
     fn look(&self) -> BoxFuture<'_, Option<status::Server>> {
-        async move { health::health(&self.pool).await.server }.boxed()
+        async move {
+            // What rests grows old, or lost its server, and nobody may borrow for hours. What is wrong, the next line tells.
+            let _ = self.pool.examine().await;
+            health::health(&self.pool).await.server
+        }
+        .boxed()
     }
 
     fn tidy<'a>(&'a self, chores: &'a Chores) -> BoxFuture<'a, Result<Tidied, Unusable>> {
