@@ -46,7 +46,8 @@ pub(super) async fn daemon(config: Config, load: Arc<daemon::Load>, signals: Sig
     let identity = Identity { instance: shared.instance.name().to_owned(), run_id: ledger::run_id };
     let (statement_timeout, pool) = (config.database.statement_timeout, database.pool().clone());
     let (watched, levels, lost) = (Arc::clone(&database), Arc::clone(&logging), Arc::clone(&logging));
-    let service = |name, make| Service { name, vital: false, make };
+    // They wait for others as long as it takes.
+    let service = |name, make| Service { name, vital: false, longest: Duration::MAX, make };
     let setup = Setup {
         config,
         load,
@@ -73,14 +74,14 @@ pub(super) async fn daemon(config: Config, load: Arc<daemon::Load>, signals: Sig
         services: vec![
             service(
                 "database",
-                Box::new(move || {
+                Box::new(move |_| {
                     let database = Arc::clone(&watched);
                     async move { database.watch().await }.boxed()
                 }),
             ),
             service(
                 "notices",
-                Box::new(move || {
+                Box::new(move |_| {
                     let (inbox, pool) = (Arc::clone(&inbox), pool.clone());
                     async move { inbox.tell(&pool).await }.boxed()
                 }),

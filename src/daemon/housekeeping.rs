@@ -8,6 +8,7 @@
 //! Must not know: SQL.
 
 use super::ledger::{Chores, Ledger, Tidied};
+use super::pulse::Pulse;
 use super::state::State;
 use crate::config::Config;
 use std::sync::Arc;
@@ -30,10 +31,12 @@ impl Chores {
 /// Asks the database how it is, again and again.
 ///
 /// Cancel safety: safe.
-pub(super) async fn look(state: Arc<State>, ledger: Arc<dyn Ledger>) {
+pub(super) async fn look(state: Arc<State>, ledger: Arc<dyn Ledger>, pulse: Arc<Pulse>) {
     loop {
         if state.is_up() {
+            let at_work = pulse.work();
             state.looked(ledger.look().await);
+            drop(at_work);
             tokio::time::sleep(LOOK).await;
         } else {
             tokio::time::sleep(SOON).await;
@@ -44,9 +47,15 @@ pub(super) async fn look(state: Arc<State>, ledger: Arc<dyn Ledger>) {
 /// Tidies the database whenever it is time, by the newest configuration.
 ///
 /// Cancel safety: safe; what was not done is done the next time.
-pub(super) async fn tidy(time: Arc<Notify>, config: watch::Receiver<Arc<Config>>, ledger: Arc<dyn Ledger>) {
+pub(super) async fn tidy(
+    time: Arc<Notify>,
+    config: watch::Receiver<Arc<Config>>,
+    ledger: Arc<dyn Ledger>,
+    pulse: Arc<Pulse>,
+) {
     loop {
         time.notified().await;
+        let _at_work = pulse.work();
         let chores = Chores::of(&config.borrow());
         match ledger.tidy(&chores).await {
             Ok(Tidied { runs: 0, rejects: 0, analyzed }) if analyzed.is_empty() => {}
@@ -113,7 +122,7 @@ mod tests {
         let (asked, mut tidied) = mpsc::unbounded_channel();
         let (newest, in_force) = watch::channel(config(""));
         let time = Arc::new(Notify::new());
-        let service = tokio::spawn(tidy(Arc::clone(&time), in_force, Arc::new(Fails(asked))));
+        let service = tokio::spawn(tidy(Arc::clone(&time), in_force, Arc::new(Fails(asked)), Arc::default()));
         time.notify_one();
         let first = tidied.recv().await.expect("it was asked");
         assert_eq!(first.keep_runs, Some(Duration::from_secs(90 * 86_400)));

@@ -8,6 +8,7 @@
 
 use super::intake::Intake;
 use super::ledger::Ledger;
+use super::pulse::Pulse;
 use super::state::State;
 use super::work::Due;
 use crate::clock;
@@ -34,6 +35,7 @@ pub(super) async fn keep(
     ledger: Arc<dyn Ledger>,
     intake: Arc<Intake>,
     mut config: watch::Receiver<Arc<Config>>,
+    pulse: Arc<Pulse>,
 ) {
     while !state.is_up() {
         tokio::time::sleep(AGAIN).await;
@@ -41,6 +43,7 @@ pub(super) async fn keep(
     let mut handed: HashSet<(Arc<str>, Timestamp)> = HashSet::new();
     let mut unmet: Option<(Vec<String>, Timestamp)> = None;
     loop {
+        let at_work = pulse.work();
         if config.has_changed().unwrap_or(false) {
             let names = config.borrow_and_update().trackers.iter().map(|tracker| tracker.name.clone()).collect();
             unmet = Some((names, unmet.map_or_else(clock::now, |(_, since)| since)));
@@ -51,6 +54,7 @@ pub(super) async fn keep(
             unmet = None;
         }
         let Ok(Ok(orphans)) = timeout(EVERY, ledger.renew()).await else {
+            drop(at_work);
             // A database that is away is told of elsewhere.
             tokio::time::sleep(AGAIN).await;
             continue;
@@ -63,6 +67,7 @@ pub(super) async fn keep(
             }
             handed.insert(identity);
         }
+        drop(at_work);
         // Elapsed: nothing changed, and it is time again.
         if let Ok(Ok(())) = timeout(EVERY, config.changed()).await {
             config.mark_changed();

@@ -17,6 +17,7 @@ pub mod intake;
 mod lease;
 pub mod ledger;
 mod opening;
+pub mod pulse;
 pub mod recorder;
 mod reload;
 pub mod report;
@@ -35,12 +36,12 @@ use crate::log::Lost;
 use crate::run::Outcome;
 use crate::status::{Phase, Status};
 use dispatch::Dispatch;
-use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use intake::Intake;
 use jiff::Timestamp;
 use ledger::{Ledger, Unusable};
 use opening::{Opened, Opening};
+use pulse::Pulse;
 use report::Reports;
 use scheduler::Scheduler;
 use signal::{Asked, Signals};
@@ -56,6 +57,12 @@ use work::{Identity, Work};
 
 /// How often the supervisor looks for stuck runs and feeds the watchdog.
 const LOOK: Duration = Duration::from_secs(1);
+/// Longest part of a service's work: what needs no waiting, …
+const INSTANT: Duration = Duration::from_secs(20);
+/// … what asks the database, and has limits of its own that are shorter, unless `statement_timeout` was raised far, …
+const DATABASE: Duration = Duration::from_secs(15 * 60);
+/// … and what tidies it.
+const CHORES: Duration = Duration::from_secs(2 * 60 * 60);
 /// The status is published at most so often, and never costs more than one part in `PUBLISH_SHARE` of a core.
 const PUBLISH: Duration = Duration::from_millis(250);
 const PUBLISH_SHARE: u32 = 50;
@@ -185,45 +192,61 @@ impl Daemon {
     fn start_services(&mut self, inbox: recorder::Inbox, publish: watch::Sender<Arc<Status>>) {
         let (inbox, ledger, stop) =
             (Arc::new(Mutex::new(inbox)), Arc::clone(&self.setup.ledger), self.stop_recorder.clone());
-        self.serve_vital("recorder", move || {
-            Box::pin(recorder::write(Arc::clone(&inbox), Arc::clone(&ledger), stop.clone()))
+        self.serve_vital("recorder", DATABASE, move |pulse| {
+            Box::pin(recorder::write(Arc::clone(&inbox), Arc::clone(&ledger), stop.clone(), pulse))
         });
         let scheduler = Arc::clone(&self.scheduler);
-        self.serve_vital("scheduler", move || Box::pin(Arc::clone(&scheduler).run()));
+        self.serve_vital("scheduler", INSTANT, move |pulse| Box::pin(Arc::clone(&scheduler).run(pulse)));
         let (state, publish, gauges) = (Arc::clone(&self.state), Arc::new(publish), self.gauges());
-        self.serve_vital("status", move || {
-            Box::pin(publish_status(Arc::clone(&state), Arc::clone(&publish), Arc::clone(&gauges)))
+        self.serve_vital("status", INSTANT, move |pulse| {
+            Box::pin(publish_status(Arc::clone(&state), Arc::clone(&publish), Arc::clone(&gauges), pulse))
         });
         let (state, ledger) = (Arc::clone(&self.state), Arc::clone(&self.setup.ledger));
-        let make = Box::new(move || housekeeping::look(Arc::clone(&state), Arc::clone(&ledger)).boxed());
-        self.supervisor.serve(Service { name: "health", vital: false, make });
+        self.serve_of_use("health", DATABASE, move |pulse| {
+            Box::pin(housekeeping::look(Arc::clone(&state), Arc::clone(&ledger), pulse))
+        });
         let (time, config) = (self.scheduler.chores(), self.in_force.subscribe());
         let ledger = Arc::clone(&self.setup.ledger);
-        let make = Box::new(move || housekeeping::tidy(Arc::clone(&time), config.clone(), Arc::clone(&ledger)).boxed());
-        self.supervisor.serve(Service { name: "housekeeping", vital: false, make });
+        self.serve_of_use("housekeeping", CHORES, move |pulse| {
+            Box::pin(housekeeping::tidy(Arc::clone(&time), config.clone(), Arc::clone(&ledger), pulse))
+        });
         let (state, ledger) = (Arc::clone(&self.state), Arc::clone(&self.setup.ledger));
         let (intake, config) = (Arc::clone(&self.intake), self.in_force.subscribe());
-        self.serve_vital("lease", move || {
-            Box::pin(lease::keep(Arc::clone(&state), Arc::clone(&ledger), Arc::clone(&intake), config.clone()))
+        self.serve_vital("lease", DATABASE, move |pulse| {
+            Box::pin(lease::keep(Arc::clone(&state), Arc::clone(&ledger), Arc::clone(&intake), config.clone(), pulse))
         });
         if let Some(backlog) = self.setup.backlog.take() {
             let reports = Arc::clone(&self.intake.reports);
             let tell: Tell = Arc::new(move |outcome| reports.ended(outcome));
-            let make = Box::new(move || backlog(Arc::clone(&tell)));
-            self.supervisor.serve(Service { name: "backlog", vital: false, make });
+            self.serve_of_use("backlog", DATABASE, move |_| backlog(Arc::clone(&tell)));
         }
         for service in std::mem::take(&mut self.setup.services) {
             self.supervisor.serve(service);
         }
         if let Some(pages) = self.setup.pages.clone() {
             let status = self.status.clone();
-            let make = Box::new(move || pages(status.clone()));
-            self.supervisor.serve(Service { name: "pages", vital: false, make });
+            self.serve_of_use("pages", INSTANT, move |_| pages(status.clone()));
         }
     }
 
-    fn serve_vital(&mut self, name: &'static str, make: impl Fn() -> BoxFuture<'static, ()> + Send + 'static) {
-        self.supervisor.serve(Service { name, vital: true, make: Box::new(make) });
+    /// A service without which the daemon is of no use.
+    fn serve_vital(
+        &mut self,
+        name: &'static str,
+        longest: Duration,
+        make: impl Fn(Arc<Pulse>) -> BoxFuture<'static, ()> + Send + 'static,
+    ) {
+        self.supervisor.serve(Service { name, vital: true, longest, make: Box::new(make) });
+    }
+
+    /// A service that the daemon can do without.
+    fn serve_of_use(
+        &mut self,
+        name: &'static str,
+        longest: Duration,
+        make: impl Fn(Arc<Pulse>) -> BoxFuture<'static, ()> + Send + 'static,
+    ) {
+        self.supervisor.serve(Service { name, vital: false, longest, make: Box::new(make) });
     }
 
     async fn serve(&mut self, signals: &mut Signals) -> Result<(), Failure> {
@@ -254,7 +277,7 @@ impl Daemon {
                     opening.set(self.opening().open());
                 }
                 watched = self.supervisor.watch() => watched?,
-                _ = look.tick() => self.look_around(),
+                _ = look.tick() => self.look_around()?,
             }
         }
     }
@@ -302,9 +325,9 @@ impl Daemon {
         );
     }
 
-    fn look_around(&mut self) {
+    fn look_around(&mut self) -> Result<(), Spent> {
         self.looks += 1;
-        self.supervisor.replace_stuck();
+        self.supervisor.replace_stuck()?;
         self.intake.reports.tell_sum();
         let lost = (self.setup.lost_lines)();
         if lost != self.told_lost {
@@ -320,6 +343,7 @@ impl Daemon {
         if self.status.has_changed().unwrap_or(false) {
             systemd::status(&self.status.borrow_and_update());
         }
+        Ok(())
     }
 
     fn gauges(&self) -> Arc<dyn Fn() -> Gauges + Send + Sync> {
@@ -370,11 +394,14 @@ async fn publish_status(
     state: Arc<State>,
     publish: Arc<watch::Sender<Arc<Status>>>,
     gauges: Arc<dyn Fn() -> Gauges + Send + Sync>,
+    pulse: Arc<Pulse>,
 ) {
     loop {
         state.changed().await;
+        let at_work = pulse.work();
         let begun = Instant::now();
         publish.send_replace(Arc::new(state.snapshot(gauges(), clock::now())));
+        drop(at_work);
         tokio::time::sleep(PUBLISH.max(begun.elapsed() * PUBLISH_SHARE)).await;
     }
 }

@@ -4,6 +4,7 @@
 //! they wait here; when the queue is full the newest are dropped, counted and told. Must not know: SQL.
 
 use super::ledger::Ledger;
+use super::pulse::Pulse;
 use crate::status::Run;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -112,8 +113,11 @@ impl Sender {
 /// Writes until `stop`, and then what is in the queue.
 ///
 /// Cancel safety: safe; a batch that was not acknowledged stays in the inbox and is written again, which changes nothing.
-pub async fn write(inbox: Arc<Mutex<Inbox>>, ledger: Arc<dyn Ledger>, stop: CancellationToken) {
-    let mut inbox = inbox.lock().await;
+pub async fn write(inbox: Arc<Mutex<Inbox>>, ledger: Arc<dyn Ledger>, stop: CancellationToken, pulse: Arc<Pulse>) {
+    let mut inbox = {
+        let _at_work = pulse.work();
+        inbox.lock().await
+    };
     let Inbox { queue, list, batch, counts } = &mut *inbox;
     loop {
         fill(batch, list, queue);
@@ -128,7 +132,7 @@ pub async fn write(inbox: Arc<Mutex<Inbox>>, ledger: Arc<dyn Ledger>, stop: Canc
             *list = next;
             continue;
         }
-        persist(batch, ledger.as_ref(), &counts.back, &stop).await;
+        persist(batch, ledger.as_ref(), &counts.back, &stop, &pulse).await;
         counts.pending.fetch_sub(batch.len(), Ordering::Relaxed);
         batch.clear();
     }
@@ -149,10 +153,14 @@ fn fill(batch: &mut Vec<Run>, list: &mut Runs, queue: &mut mpsc::Receiver<Runs>)
 }
 
 /// Tries until it is done: bounded by the stop of the daemon, which wakes it and then aborts it.
-async fn persist(batch: &[Run], ledger: &dyn Ledger, back: &Notify, stop: &CancellationToken) {
+async fn persist(batch: &[Run], ledger: &dyn Ledger, back: &Notify, stop: &CancellationToken, pulse: &Pulse) {
     let mut wait = FIRST_WAIT;
     let mut told: Option<Instant> = None;
-    while let Err(error) = ledger.record(batch).await {
+    let record = async || {
+        let _at_work = pulse.work();
+        ledger.record(batch).await
+    };
+    while let Err(error) = record().await {
         if told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
             tracing::warn!(runs = batch.len(), %error, "write ledger: outcomes wait for the database");
             told = Some(Instant::now());
@@ -241,7 +249,7 @@ mod tests {
         let stop = CancellationToken::new();
         // Stopped from the start: it still writes what it was given.
         stop.cancel();
-        write(Arc::new(Mutex::new(inbox)), ledger.clone(), stop).await;
+        write(Arc::new(Mutex::new(inbox)), ledger.clone(), stop, Arc::default()).await;
         assert_eq!(instants(&ledger), (1..=2_500).collect::<Vec<_>>());
         assert_eq!((sender.pending(), sender.dropped()), (0, 0));
         assert_eq!(ledger.written.lock().unwrap()[0].error.as_deref(), Some("a\u{fffd}b"));
@@ -254,12 +262,12 @@ mod tests {
         let ledger = Arc::new(Away { failures: u64::MAX.into(), ..Away::default() });
         sender.send(run(1));
         let stop = CancellationToken::new();
-        let first = write(Arc::clone(&inbox), ledger.clone(), stop.clone());
+        let first = write(Arc::clone(&inbox), ledger.clone(), stop.clone(), Arc::default());
         assert!(tokio::time::timeout(Duration::from_secs(3600), first).await.is_err(), "it tries as long as it takes");
         ledger.failures.store(0, Ordering::Relaxed);
         sender.send(run(2));
         stop.cancel();
-        write(inbox, ledger.clone(), stop).await;
+        write(inbox, ledger.clone(), stop, Arc::default()).await;
         assert_eq!(instants(&ledger), [1, 2]);
     }
 
@@ -269,7 +277,7 @@ mod tests {
         let ledger = Arc::new(Away { failures: u64::MAX.into(), ..Away::default() });
         let stop = CancellationToken::new();
         sender.send(run(1));
-        let writer = tokio::spawn(write(Arc::new(Mutex::new(inbox)), ledger.clone(), stop.clone()));
+        let writer = tokio::spawn(write(Arc::new(Mutex::new(inbox)), ledger.clone(), stop.clone(), Arc::default()));
         tokio::time::sleep(Duration::from_secs(3600)).await;
         ledger.failures.store(0, Ordering::Relaxed);
         let begun = Instant::now();
@@ -302,7 +310,7 @@ mod tests {
         assert_eq!((sender.pending(), sender.dropped()), (150_001, MOST_PENDING as u64));
         let stop = CancellationToken::new();
         stop.cancel();
-        write(Arc::new(Mutex::new(inbox)), ledger.clone(), stop).await;
+        write(Arc::new(Mutex::new(inbox)), ledger.clone(), stop, Arc::default()).await;
         assert_eq!(instants(&ledger), (1..=150_001).collect::<Vec<_>>());
         assert_eq!(sender.pending(), 0);
     }

@@ -13,6 +13,7 @@
 use super::agenda::{self, Agenda};
 use super::heartbeat::Heart;
 use super::intake::Intake;
+use super::pulse::Pulse;
 use crate::clock;
 use crate::config::Tracker;
 use crate::config::diff::Diff;
@@ -104,7 +105,7 @@ impl Scheduler {
     /// Fires until it is dropped.
     ///
     /// Cancel safety: safe between instants; each instant is handed over without an await.
-    pub async fn run(self: Arc<Self>) {
+    pub async fn run(self: Arc<Self>, pulse: Arc<Pulse>) {
         let mut heart = match self.heart() {
             Ok(heart) => Some(heart),
             Err(error) => {
@@ -116,9 +117,11 @@ impl Scheduler {
         let mut last_beat = Instant::now();
         loop {
             self.looks.fetch_add(1, Ordering::Relaxed);
+            let at_work = pulse.work();
             let now = clock::now();
             self.look_at_the_clock(&mut watch, now);
             let wait = self.fire(now);
+            drop(at_work);
             tokio::select! {
                 () = beat(&mut heart) => last_beat = Instant::now(),
                 () = tokio::time::sleep(wait) => {}

@@ -2,13 +2,14 @@
 //!
 //! ```text
 //!  worker    panicked or past its deadline: its run is recorded as failed, a new worker takes the seat
-//!  service   (recorder, scheduler, publisher, pages) ended before the stop: started again, within a budget
+//!  service   (recorder, scheduler, publisher, pages) ended before the stop, or stuck: started again, within a budget
 //!  spent     a vital service over its budget: the daemon ends, systemd starts it anew; the pages: stay down
 //! ```
 //!
 //! Must not know: what the tasks do.
 
 use super::dispatch::Dispatch;
+use super::pulse::Pulse;
 use super::report::Reports;
 use super::worker::{self, Seat};
 use futures_util::future::BoxFuture;
@@ -18,8 +19,9 @@ use std::time::Duration;
 use tokio::task::{AbortHandle, Id, JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 
-/// Restarts of one service within `WINDOW`; one more is too many.
-const RESTARTS: usize = 5;
+/// Restarts of one service within `WINDOW`, or within the time that it takes to be found stuck so often; one more is too
+/// many.
+const RESTARTS: u32 = 5;
 const WINDOW: Duration = Duration::from_secs(60);
 /// An aborted task ends at its next await; one that does not is left behind.
 const ABORT: Duration = Duration::from_secs(5);
@@ -29,9 +31,14 @@ pub struct Service {
     pub name: &'static str,
     /// Whether the daemon is any use without it.
     pub vital: bool,
+    /// No part of its work, by its pulse, takes longer unless it is stuck.
+    pub longest: Duration,
     /// Makes it, also anew.
-    pub make: Box<dyn Fn() -> BoxFuture<'static, ()> + Send>,
+    pub make: Box<MakeService>,
 }
+
+/// Makes the task of a service, which keeps this pulse.
+pub type MakeService = dyn Fn(Arc<Pulse>) -> BoxFuture<'static, ()> + Send;
 
 /// All tasks.
 pub struct Supervisor {
@@ -57,14 +64,16 @@ struct Chair {
 struct Posted {
     service: Service,
     task: AbortHandle,
+    pulse: Arc<Pulse>,
     restarts: VecDeque<Instant>,
 }
 
 /// A vital service died too often.
 #[derive(Debug, thiserror::Error)]
-#[error("{service} ended {RESTARTS} times within {}", humantime::format_duration(WINDOW))]
+#[error("{service} ended or was stuck more than {RESTARTS} times within {}", humantime::format_duration(*window))]
 pub struct Spent {
     service: &'static str,
+    window: Duration,
 }
 
 impl Supervisor {
@@ -88,9 +97,10 @@ impl Supervisor {
     /// Starts a service.
     pub fn serve(&mut self, service: Service) {
         let place = self.services.len();
-        let task = self.tasks.spawn((service.make)());
+        let pulse = Arc::new(Pulse::default());
+        let task = self.tasks.spawn((service.make)(Arc::clone(&pulse)));
         self.roles.insert(task.id(), Role::Service(place));
-        self.services.push(Posted { service, task, restarts: VecDeque::new() });
+        self.services.push(Posted { service, task, pulse, restarts: VecDeque::new() });
     }
 
     /// Ends a service.
@@ -124,14 +134,21 @@ impl Supervisor {
                 }
                 Ok(())
             }
-            Some(Role::Service(place)) => self.restart(place, error),
+            Some(Role::Service(place)) => self.restart(place, &error.map_or_else(|| "it returned".to_owned(), message)),
             None => Ok(()),
         }
     }
 
-    /// Replaces workers whose run is past its deadline.
-    pub fn replace_stuck(&mut self) {
-        let now = Instant::now();
+    /// Replaces workers whose run is past its deadline, and services that are stuck.
+    ///
+    /// # Errors
+    /// A vital service is over its budget.
+    pub fn replace_stuck(&mut self) -> Result<(), Spent> {
+        self.replace_stuck_workers(Instant::now());
+        self.replace_stuck_services(Instant::now())
+    }
+
+    fn replace_stuck_workers(&mut self, now: Instant) {
         for place in 0..self.seats.len() {
             let Some(sitting) = self.seats[place].seat.rise_if_stuck(now) else { continue };
             let task = &self.seats[place].task;
@@ -142,6 +159,19 @@ impl Supervisor {
             self.dispatch.finish(&sitting.due.tracker);
             self.seats[place] = self.seat_worker(place);
         }
+    }
+
+    fn replace_stuck_services(&mut self, now: Instant) -> Result<(), Spent> {
+        for place in 0..self.services.len() {
+            let Posted { service, task, pulse, .. } = &self.services[place];
+            // One that was dismissed, or stays down, has no role any more.
+            if pulse.is_stuck(now, service.longest) && self.roles.remove(&task.id()).is_some() {
+                task.abort();
+                let why = format!("no progress within {}", humantime::format_duration(service.longest));
+                self.restart(place, &why)?;
+            }
+        }
+        Ok(())
     }
 
     /// Waits until all workers are done; the dispatch is stopped. Services go on.
@@ -214,20 +244,21 @@ impl Supervisor {
         Chair { seat, task }
     }
 
-    fn restart(&mut self, place: usize, error: Option<JoinError>) -> Result<(), Spent> {
+    fn restart(&mut self, place: usize, why: &str) -> Result<(), Spent> {
         let posted = &mut self.services[place];
         let (service, now) = (posted.service.name, Instant::now());
-        let why = error.map_or_else(|| "it returned".to_owned(), message);
-        posted.restarts.retain(|at| now.duration_since(*at) < WINDOW);
+        let window = WINDOW.max(posted.service.longest.saturating_mul(2 * RESTARTS));
+        posted.restarts.retain(|at| now.duration_since(*at) < window);
         posted.restarts.push_back(now);
-        if posted.restarts.len() <= RESTARTS {
+        if posted.restarts.len() <= RESTARTS as usize {
             tracing::error!(service, why, "service ended: started again");
-            posted.task = self.tasks.spawn((posted.service.make)());
+            posted.pulse = Arc::default();
+            posted.task = self.tasks.spawn((posted.service.make)(Arc::clone(&posted.pulse)));
             self.roles.insert(posted.task.id(), Role::Service(place));
             return Ok(());
         }
         tracing::error!(service, why, "service ended too often: it stays down");
-        if posted.service.vital { Err(Spent { service }) } else { Ok(()) }
+        if posted.service.vital { Err(Spent { service, window }) } else { Ok(()) }
     }
 }
 
@@ -247,5 +278,77 @@ impl std::fmt::Debug for Supervisor {
 impl std::fmt::Debug for Service {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Service").field("name", &self.name).field("vital", &self.vital).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::daemon::recorder;
+    use crate::daemon::state::State;
+    use crate::daemon::work::Identity;
+    use jiff::Timestamp;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    const LONGEST: Duration = Duration::from_secs(10);
+
+    fn supervisor() -> Supervisor {
+        let config = crate::config::parse("", std::path::Path::new("c.toml"), &Default::default());
+        let state = State::new(&config.expect("an empty file is a configuration"), "test:1", Timestamp::UNIX_EPOCH);
+        let identity = Identity { instance: "test:1".into(), run_id: crate::store::ledger::run_id };
+        let reports = Arc::new(Reports::new(identity, Arc::new(state), recorder::channel().0));
+        Supervisor::new(0, Arc::new(Dispatch::new(Vec::new())), reports)
+    }
+
+    /// A service that waits for ever, at work or at rest, and counts its starts.
+    fn waits(vital: bool, at_work: bool) -> (Service, Arc<AtomicU32>) {
+        let starts = Arc::new(AtomicU32::new(0));
+        let count = Arc::clone(&starts);
+        let make = Box::new(move |pulse: Arc<Pulse>| -> BoxFuture<'static, ()> {
+            count.fetch_add(1, Ordering::Relaxed);
+            Box::pin(async move {
+                let _at_work = at_work.then(|| pulse.work());
+                std::future::pending().await
+            })
+        });
+        (Service { name: "waits", vital, longest: LONGEST, make }, starts)
+    }
+
+    /// Lets tasks begin, and time pass in which one that is at work is stuck.
+    async fn too_long() {
+        tokio::time::sleep(LONGEST + Duration::from_secs(1)).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_service_that_is_stuck_is_replaced_and_one_that_rests_is_not() {
+        let mut supervisor = supervisor();
+        let ((stuck, stuck_starts), (rests, rests_starts)) = (waits(false, true), waits(true, false));
+        supervisor.serve(stuck);
+        supervisor.serve(rests);
+        supervisor.replace_stuck().unwrap();
+        let starts = || (stuck_starts.load(Ordering::Relaxed), rests_starts.load(Ordering::Relaxed));
+        assert_eq!(starts(), (1, 1));
+        for restarts in 1..=RESTARTS {
+            too_long().await;
+            supervisor.replace_stuck().unwrap();
+            supervisor.replace_stuck().unwrap();
+            assert_eq!(starts(), (1 + restarts, 1));
+        }
+        too_long().await;
+        supervisor.replace_stuck().expect("the daemon can do without it");
+        assert_eq!(starts(), (1 + RESTARTS, 1), "it stays down");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_vital_service_that_is_stuck_again_and_again_ends_the_daemon() {
+        let mut supervisor = supervisor();
+        supervisor.serve(waits(true, true).0);
+        for _ in 0..RESTARTS {
+            too_long().await;
+            supervisor.replace_stuck().unwrap();
+        }
+        too_long().await;
+        let spent = supervisor.replace_stuck().unwrap_err().to_string();
+        assert_eq!(spent, "waits ended or was stuck more than 5 times within 1m 40s");
     }
 }

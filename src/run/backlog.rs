@@ -24,11 +24,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 
 /// Trackers whose payloads land at the same time: the other connections are for runs that are due.
 const LANES: usize = 4;
 /// Between two looks at the spool; also how soon a database that is back is found.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Longest landing of one payload, whatever it waits for; each of its steps has a shorter limit of its own.
+const LONGEST: Duration = Duration::from_secs(10 * 60);
 /// Attempts of one landing; what is still away then waits for the next look.
 const RETRY: Retry = Retry { attempts: 2, base: Duration::from_millis(100), max: Duration::from_secs(1) };
 
@@ -136,7 +139,11 @@ impl Backlog {
         for _ in 0..entries {
             let Some(key) = self.spool.next(&tracker) else { return };
             // A panic is this entry's alone.
-            let done = AssertUnwindSafe(self.one(&key, &mut last, report)).catch_unwind().await;
+            let one = AssertUnwindSafe(self.one(&key, &mut last, report)).catch_unwind();
+            let Ok(done) = timeout(LONGEST, one).await else {
+                tracing::warn!(tracker, scheduled_at = %key.scheduled_at(), after = ?LONGEST, "spool: a payload does not land");
+                return;
+            };
             match done {
                 Ok(Next::Go) => {}
                 Ok(Next::Wait) => return,
