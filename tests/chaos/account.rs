@@ -68,7 +68,9 @@ fn failed(case: &Case, answer: &Answer, run: &Run) -> Account {
 fn died(case: &Case, answer: &Answer, but: &str) -> Account {
     let given = answer.given.unwrap_or(answer.asked);
     let life = case.lives.iter().find(|life| life.daemon == answer.daemon && life.spans(given));
+    let kept = life.is_some_and(|life| life.kept.contains(&answer.serial));
     match life.and_then(|life| life.ended) {
+        Some(_) if kept => Account::Lost(format!("{but}, and it was on disk when its process ended")),
         Some((ended, End::Killed)) if ended - given <= SPOOLED_WITHIN => Account::For("killed before it landed"),
         Some((ended, End::Killed | End::Stopped)) if !case.spools && ended - given <= GIVEN_UP_WITHIN => {
             Account::For("ended before it landed, without a spool")

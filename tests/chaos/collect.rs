@@ -29,7 +29,7 @@ pub async fn collect(client: &Client, trackers: &[Tracker], states: &[impl AsRef
     }
     let rejects = client.query("SELECT run_id::text, count(*) FROM trackd.rejects GROUP BY 1", &[]).await?;
     found.rejects = rejects.iter().map(|row| (row.get(0), row.get(1))).collect();
-    states.iter().for_each(|state| spooled(state.as_ref(), &mut found.spooled));
+    states.iter().for_each(|state| serials(state.as_ref(), &mut found.spooled));
     Ok(found)
 }
 
@@ -94,12 +94,15 @@ async fn kept(client: &Client, tracker: &Tracker) -> Result<Vec<Kept>, Error> {
     Ok(client.query(&sql, &[]).await?.iter().map(kept).collect())
 }
 
-/// The serial numbers in the files below: a payload on disk begins with its own.
-fn spooled(dir: &Path, found: &mut Vec<u64>) {
+/// The serial numbers in the files below, those that are being written left out: a payload on disk begins with its own.
+pub fn serials(dir: &Path, found: &mut Vec<u64>) {
     for entry in std::fs::read_dir(dir).into_iter().flatten().flatten() {
         let path = entry.path();
         if path.is_dir() {
-            spooled(&path, found);
+            serials(&path, found);
+            continue;
+        }
+        if entry.file_name().as_encoded_bytes().starts_with(b".tmp-") {
             continue;
         }
         let bytes = std::fs::read(&path).unwrap_or_default();

@@ -2,6 +2,8 @@
 //!
 //! Their lives are written down. Must not know: what they do.
 
+use super::collect::serials;
+use super::power;
 use super::source::now;
 use super::truth::{End, Life};
 use rustix::process::{Pid, Signal, kill_process};
@@ -19,6 +21,15 @@ pub fn faketime() -> Option<PathBuf> {
     FAKETIME.iter().map(PathBuf::from).find(|path| path.exists())
 }
 
+/// Libraries that its processes carry.
+#[derive(Debug, Clone)]
+pub struct Preloaded {
+    /// libfaketime, where its clock is to be stepped.
+    pub clock: Option<PathBuf>,
+    /// Notes what a loss of power would undo.
+    pub power: Option<PathBuf>,
+}
+
 /// One daemon, whatever process it is at the moment.
 #[derive(Debug)]
 pub struct Daemon {
@@ -27,8 +38,7 @@ pub struct Daemon {
     dir: PathBuf,
     /// Of all daemons.
     state: PathBuf,
-    /// Preloaded, where its clock is to be stepped.
-    faketime: Option<PathBuf>,
+    preloaded: Preloaded,
     child: Option<Child>,
     pub lives: Vec<Life>,
     pub wanted: bool,
@@ -41,10 +51,10 @@ impl Daemon {
         program: &Path,
         dir: &Path,
         state: &Path,
-        faketime: Option<PathBuf>,
+        preloaded: Preloaded,
     ) -> std::io::Result<Daemon> {
         let (program, dir, state) = (program.to_owned(), dir.to_owned(), state.to_owned());
-        let daemon = Daemon { number, program, dir, state, faketime, child: None, lives: Vec::new(), wanted: true };
+        let daemon = Daemon { number, program, dir, state, preloaded, child: None, lives: Vec::new(), wanted: true };
         std::fs::create_dir_all(daemon.state_dir())?;
         daemon.set_clock(0)?;
         Ok(daemon)
@@ -63,8 +73,16 @@ impl Daemon {
         let mut command = Command::new(&self.program);
         command.args(args).current_dir(&self.dir).env_clear().envs(std::env::var_os("PATH").map(|path| ("PATH", path)));
         command.env("TRACKD_DAEMON__STATE_DIR", self.state_dir()).env("TRACKD_VARS__DAEMON", self.number.to_string());
-        if let Some(library) = &self.faketime {
-            command.env("LD_PRELOAD", library).env("FAKETIME_TIMESTAMP_FILE", self.clock());
+        let Preloaded { clock, power } = &self.preloaded;
+        let libraries: Vec<&str> = clock.iter().chain(power).filter_map(|path| path.to_str()).collect();
+        if !libraries.is_empty() {
+            command.env("LD_PRELOAD", libraries.join(":"));
+        }
+        if power.is_some() {
+            command.env("POWER_ROOT", self.spool()).env("POWER_LOG", self.unsynced());
+        }
+        if clock.is_some() {
+            command.env("FAKETIME_TIMESTAMP_FILE", self.clock());
             command.env("FAKETIME_CACHE_DURATION", "1").env("FAKETIME_DONT_FAKE_MONOTONIC", "1");
             // A semaphore that a killed process held would stop the next one.
             command.env("FAKETIME_DISABLE_SHM", "1");
@@ -77,6 +95,15 @@ impl Daemon {
         self.dir.join(format!("clock-d{}", self.number))
     }
 
+    fn spool(&self) -> PathBuf {
+        self.state_dir().join("spool")
+    }
+
+    /// Notes of what it wrote and did not sync.
+    fn unsynced(&self) -> PathBuf {
+        self.dir.join(format!("power-d{}", self.number))
+    }
+
     /// Its clock from now on, within a second.
     pub fn set_clock(&self, seconds: i64) -> std::io::Result<()> {
         std::fs::write(self.clock(), format!("{seconds:+}"))
@@ -86,7 +113,7 @@ impl Daemon {
         self.wanted = true;
         let log = File::options().create(true).append(true).open(self.log())?;
         let child = self.command(&["run"]).stderr(log).spawn()?;
-        self.lives.push(Life { daemon: self.number, pid: child.id(), began: now(), ended: None });
+        self.lives.push(Life { daemon: self.number, pid: child.id(), began: now(), ended: None, kept: Vec::new() });
         self.child = Some(child);
         Ok(())
     }
@@ -115,6 +142,12 @@ impl Daemon {
         let _ = child.kill();
         let _ = child.wait();
         self.ended(end);
+    }
+
+    /// As `kill`, and what was not synced is gone.
+    pub fn lose_power(&mut self) -> std::io::Result<()> {
+        self.kill();
+        power::lose(&self.unsynced())
     }
 
     /// Tells it to stop, and waits so long. `None`: it had to be killed.
@@ -146,8 +179,10 @@ impl Daemon {
     }
 
     fn ended(&mut self, end: End) {
+        let (mut kept, ended) = (Vec::new(), now());
+        serials(&self.spool().join("entries"), &mut kept);
         if let Some(life) = self.lives.last_mut() {
-            life.ended = Some((now(), end));
+            (life.ended, life.kept) = (Some((ended, end)), kept);
         }
     }
 

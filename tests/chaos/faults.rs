@@ -21,8 +21,9 @@ const MOST_GUESTS: usize = 5;
 type Outcome = std::io::Result<()>;
 
 /// Why this fault cannot be done here.
-pub fn impossible(stage: &Stage, target: Target) -> Option<&'static str> {
-    match target {
+pub fn impossible(stage: &Stage, injection: &Injection) -> Option<&'static str> {
+    match injection.target {
+        _ if injection.fault.name == "daemon-power" && !stage.power => Some("there is no C compiler"),
         Target::ServerDisk if !stage.server_disk.is_small() => Some("this process may not mount a file system"),
         Target::SpoolDisk if !stage.spool_disk.is_small() => Some("this process may not mount a file system"),
         Target::Clock(_) if super::daemons::faketime().is_none() => Some("libfaketime is not installed"),
@@ -77,6 +78,7 @@ async fn daemon(stage: &Stage, n: usize, injection: &Injection) -> Outcome {
                 stage.complain(format!("daemon {n} was told to stop, and did not in order: {stopped:?}"));
             }
         }
+        "daemon-power" => stage.daemons[n].lock().await.lose_power()?,
         _ => stage.daemons[n].lock().await.kill(),
     }
     sleep(injection.lasts).await;

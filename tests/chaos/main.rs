@@ -26,6 +26,7 @@ mod leaks;
 mod model;
 mod options;
 mod plan;
+mod power;
 mod programme;
 mod recovery;
 mod report;
@@ -103,7 +104,8 @@ async fn in_directory(options: &Options, seed: u64, dir: &Path) -> Outcome<bool>
     let fleet = fleet::fleet(usize::from(options.trackers), &mut random);
     let plan = plan::plan(&faults, daemons, options.length(), &mut random);
     let stepped = plan.iter().any(|injection| injection.fault.name.starts_with("clock"));
-    let stage = Stage::build(dir, options, seed, stepped).await?;
+    let power = plan.iter().any(|injection| injection.fault.name == "daemon-power");
+    let stage = Stage::build(dir, options, seed, stepped, power).await?;
     fleet.into_iter().for_each(|tracker| stage.fleet.lock().expect("no panic holds it").add(tracker));
     let plan = possible(&stage, plan);
     let mut term = signal(SignalKind::terminate())?;
@@ -126,7 +128,7 @@ async fn in_directory(options: &Options, seed: u64, dir: &Path) -> Outcome<bool>
 fn possible(stage: &Stage, mut plan: Vec<Injection>) -> Vec<Injection> {
     let mut told = Vec::new();
     plan.retain(|injection| {
-        let why = faults::impossible(stage, injection.target);
+        let why = faults::impossible(stage, injection);
         if let Some(why) = why
             && !told.contains(&injection.fault.name)
         {

@@ -42,6 +42,7 @@ pub const FAULTS: &[Fault] = &[
     fault("daemon-kill", Daemon(0), (100, 600), true, "kill -9 of a daemon, started again at once"),
     fault("daemon-down", Daemon(0), (3_000, 8_000), true, "kill -9 of a daemon, started again later"),
     fault("daemon-stall", Daemon(0), (11_000, 14_000), true, "a daemon stopped (SIGSTOP) for longer than a lease"),
+    fault("daemon-power", Daemon(0), (500, 5_000), true, "a daemon's machine loses power, and what was not synced"),
     fault("daemon-restart", Daemon(0), (500, 3_000), true, "a daemon told to stop, started again"),
     fault("server-kill", Server, (300, 5_000), true, "kill -9 of PostgreSQL, started again"),
     fault("server-restart", Server, (300, 3_000), true, "orderly restart of PostgreSQL"),

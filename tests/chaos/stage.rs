@@ -2,10 +2,11 @@
 //!
 //! Must not know: which faults there are.
 
-use super::daemons::{Daemon, faketime};
+use super::daemons::{Daemon, Preloaded, faketime};
 use super::disk::Disk;
 use super::fleet::{Millis, Tracker};
 use super::options::Options;
+use super::power;
 use super::source::{Source, now};
 use super::support::postgres::{Database, Server, set};
 use super::support::proxy::Proxy;
@@ -29,6 +30,8 @@ pub struct Stage {
     pub source: Source,
     pub server_disk: Disk,
     pub spool_disk: Disk,
+    /// Whether daemons can lose what they did not sync.
+    pub power: bool,
     /// Held while one is being stopped.
     pub daemons: Vec<AsyncMutex<Daemon>>,
     pub fleet: Mutex<Fleet>,
@@ -57,12 +60,13 @@ impl Fleet {
 }
 
 impl Stage {
-    /// Sets it up in `dir`; no daemon runs yet. `stepped`: clocks will be.
+    /// Sets it up in `dir`; no daemon runs yet. `stepped`: clocks will be. `power`: it will be lost.
     pub async fn build(
         dir: &Path,
         options: &Options,
         seed: u64,
         stepped: bool,
+        power: bool,
     ) -> Result<Stage, Box<dyn std::error::Error>> {
         // The server's account passes through.
         std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))?;
@@ -70,8 +74,10 @@ impl Stage {
         let server_disk = Disk::make(dir.join("server-disk"), SERVER_DISK)?;
         let database = database(&server, &server_disk).await?;
         let spool_disk = Disk::make(dir.join("state"), SPOOL_DISK)?;
-        let library = if stepped { faketime() } else { None };
-        let daemon = |n| Daemon::new(n, &options.trackd, dir, &spool_disk.path, library.clone());
+        let clock = if stepped { faketime() } else { None };
+        let power = if power { power::library(dir)? } else { None };
+        let preloaded = Preloaded { clock, power: power.clone() };
+        let daemon = |n| Daemon::new(n, &options.trackd, dir, &spool_disk.path, preloaded.clone());
         Ok(Stage {
             proxy: Proxy::start(database.socket()).await,
             source: Source::start(seed).await?,
@@ -83,6 +89,7 @@ impl Stage {
             database,
             server_disk,
             spool_disk,
+            power: power.is_some(),
             fleet: Mutex::default(),
             complaints: Mutex::default(),
         })

@@ -42,6 +42,8 @@ pub struct Life {
     pub pid: u32,
     pub began: Millis,
     pub ended: Option<(Millis, End)>,
+    /// Serial numbers of the answers that were on its disk then.
+    pub kept: Vec<u64>,
 }
 
 impl Life {

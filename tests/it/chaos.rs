@@ -12,6 +12,8 @@ mod fleet;
 mod found;
 #[path = "../chaos/model.rs"]
 mod model;
+#[path = "../chaos/power.rs"]
+mod power;
 #[path = "../chaos/recovery.rs"]
 mod recovery;
 #[path = "../chaos/truth.rs"]
@@ -21,6 +23,8 @@ use audit::{Case, Wrong, audit};
 use fleet::{History, Millis, Tracker};
 use found::{Found, Proof, Run};
 use model::Landed;
+use power::{Undone, undone};
+use std::path::PathBuf;
 use truth::{Answer, End, Injected, Life};
 
 const PID: u32 = 7;
@@ -66,7 +70,7 @@ fn good() -> Case {
     let histories = [History::Snapshot, History::Event, History::Change, History::State];
     let trackers: Vec<Tracker> =
         histories.iter().zip(["a", "b", "c", "d"]).map(|(h, name)| tracker(name, *h)).collect();
-    let life = Life { daemon: 0, pid: PID, began: 0, ended: Some((LATE, End::Stopped)) };
+    let life = Life { daemon: 0, pid: PID, began: 0, ended: Some((LATE, End::Stopped)), kept: vec![] };
     let mut case = Case {
         trackers: trackers.clone(),
         answers: vec![],
@@ -232,6 +236,10 @@ fn an_answer_that_is_nowhere_is_lost_unless_something_accounts_for_it() {
     };
     assert_eq!(says(|case| killed(case, 100)), [""; 0], "its process was killed at once");
     finds("Lost a 5: answer 73 is nowhere", |case| killed(case, 60_000));
+    finds("on record as missed, and it was on disk when its process ended", |case| {
+        killed(case, 100);
+        case.lives[0].kept.push(73);
+    });
     assert_eq!(says(|case| further(case, 5_000).given = None), [""; 0], "it was not given to its end");
     assert_eq!(
         says(|case| {
@@ -305,4 +313,15 @@ fn a_recovery_counts_only_where_nothing_else_is_broken() {
     assert_eq!(of(&[fault(0, 10), fault(3, 9), fault(14, 20)]), Some(4));
     assert_eq!(of(&[fault(0, 15)]), None, "nothing landed");
     assert_eq!(recovery::p50_and_max(vec![3, 1, 9]), Some((3, 9)));
+}
+
+#[test]
+fn a_loss_of_power_undoes_what_was_not_synced_in_order_and_nothing_else() {
+    let paths = |names: &[&str]| names.iter().map(PathBuf::from).collect::<Vec<_>>();
+    let whole = "w /s/a/.tmp\ns /s/a/.tmp\nr /s/a/.tmp\t/s/a/1\nd /s/a\n";
+    assert_eq!(undone(whole), Undone::default());
+    let no_sync = "w /s/a/.tmp\nr /s/a/.tmp\t/s/a/1\nd /s/a\n";
+    assert_eq!(undone(no_sync), Undone { empty: paths(&["/s/a/1"]), nameless: Vec::new() });
+    let too_soon = "w /s/a/.tmp\ns /s/a/.tmp\nd /s/a\nr /s/a/.tmp\t/s/a/1\nd /s/b\n";
+    assert_eq!(undone(too_soon), Undone { empty: Vec::new(), nameless: paths(&["/s/a/1"]) });
 }
