@@ -2,11 +2,15 @@
 //!
 //! In: the fault of the moment, a die that follows from the request, a body. Out: bytes. Pure.
 
+use std::time::Duration;
+
 /// What to do with one request.
 #[derive(Debug, Clone)]
 pub enum Reply {
     /// These bytes, head and all; the connection stays.
     Whole(Vec<u8>),
+    /// These bytes after so long; the connection stays.
+    Late(Duration, Vec<u8>),
     /// These bytes, then the connection is closed.
     Cut(Vec<u8>),
     /// These bytes, then this piece over and over while somebody reads.
@@ -37,15 +41,20 @@ pub fn reply(fault: Option<&'static str>, dice: u64, body: &str, target: &str) -
         Some("source-mixed") => dice.is_multiple_of(3).then(|| FAULTS[(dice / 3 % 7) as usize]),
         other => other,
     };
-    let Some(fault) = fault else { return ("good", whole(200, "", body)) };
+    let Some(fault) = fault else { return ("good", Reply::Whole(bytes(200, "", body))) };
     let choice = dice / 21;
+    if fault == "source-slow" {
+        // Sooner than anybody gives up waiting.
+        return ("good", Reply::Late(Duration::from_millis(500 + choice % 2_000), bytes(200, "", body)));
+    }
+    let whole = |status, headers: &str, body| Reply::Whole(bytes(status, headers, body));
     let reply = match fault {
         "source-rubbish" => whole(200, "", ["<html>busy</html>", "{\"proof\": 7}", "[1,2", ""][(choice % 4) as usize]),
         "source-500" => whole(500 + (choice % 5) as u16, "", "sorry"),
         "source-hang" => Reply::Silence,
         "source-redirects" => whole(302, &format!("Location: {target}&again\r\n"), ""),
         "source-truncated" => {
-            let Reply::Whole(bytes) = whole(200, "", body) else { unreachable!("it is whole") };
+            let bytes = bytes(200, "", body);
             let head = bytes.len() - body.len();
             let keep = head + (choice as usize % body.len().max(1));
             Reply::Cut(bytes[..keep].to_vec())
@@ -59,7 +68,7 @@ pub fn reply(fault: Option<&'static str>, dice: u64, body: &str, target: &str) -
     (fault, reply)
 }
 
-fn whole(status: u16, headers: &str, body: &str) -> Reply {
+fn bytes(status: u16, headers: &str, body: &str) -> Vec<u8> {
     let head = format!("HTTP/1.1 {status} Whatever\r\n{headers}Content-Length: {}\r\n\r\n", body.len());
-    Reply::Whole((head + body).into_bytes())
+    (head + body).into_bytes()
 }

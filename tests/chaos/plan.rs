@@ -41,7 +41,7 @@ use Target::{Clock, Config, Daemon, Network, Server, ServerDisk, Source, SpoolDi
 pub const FAULTS: &[Fault] = &[
     fault("daemon-kill", Daemon(0), (100, 600), true, "kill -9 of a daemon, started again at once"),
     fault("daemon-down", Daemon(0), (3_000, 8_000), true, "kill -9 of a daemon, started again later"),
-    fault("daemon-stall", Daemon(0), (11_000, 14_000), true, "a daemon stopped (SIGSTOP) for longer than a lease"),
+    fault("daemon-stall", Daemon(0), (11_000, 18_000), true, "a daemon stopped (SIGSTOP) for longer than a lease"),
     fault("daemon-power", Daemon(0), (500, 5_000), true, "a daemon's machine loses power, and what was not synced"),
     fault("daemon-restart", Daemon(0), (500, 3_000), true, "a daemon told to stop, started again"),
     fault("server-kill", Server, (300, 5_000), true, "kill -9 of PostgreSQL, started again"),
@@ -57,6 +57,7 @@ pub const FAULTS: &[Fault] = &[
     fault("reload-bad", Config, (500, 3_000), false, "SIGHUPs with a bad file"),
     fault("source-rubbish", Source, (1_000, 4_000), true, "200 with what is no JSON, or another shape"),
     fault("source-500", Source, (1_000, 4_000), true, "status 500 to 504"),
+    fault("source-slow", Source, (3_000, 10_000), false, "answers take 0.5 to 2.5 s"),
     fault("source-hang", Source, (1_000, 5_000), true, "no answer at all"),
     fault("source-redirects", Source, (1_000, 4_000), true, "redirects in a circle"),
     fault("source-truncated", Source, (1_000, 4_000), true, "bodies that end too early"),

@@ -172,6 +172,14 @@ async fn give(stream: &mut TcpStream, reply: Reply, given: impl FnOnce()) -> boo
             }
             whole
         }
+        Reply::Late(after, bytes) => {
+            tokio::time::sleep(after).await;
+            let whole = stream.write_all(&bytes).await.is_ok();
+            if whole {
+                given();
+            }
+            whole
+        }
         Reply::Cut(bytes) => {
             let _ = stream.write_all(&bytes).await;
             let _ = stream.shutdown().await;
