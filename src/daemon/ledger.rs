@@ -27,7 +27,8 @@ pub trait Ledger: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// What it remembers of these trackers; of instants after `until`, which run already, only that they have rows.
+    /// What it remembers of these trackers; of instants after `until`, which run already, only that they have rows. What
+    /// this process has reserved does not count: it is dealt out again.
     ///
     /// # Errors
     /// As `open`.
@@ -42,6 +43,15 @@ pub trait Ledger: Send + Sync + 'static {
     /// # Errors
     /// As `open`; the caller tries again.
     fn record<'a>(&'a self, runs: &'a [Run]) -> BoxFuture<'a, Result<(), Unusable>>;
+
+    /// Claims runs of the past that will be run by and by: none of them is forgotten when this process dies before, and
+    /// a later one has landed. Those that have a row keep it.
+    ///
+    /// # Errors
+    /// As `open`.
+    fn reserve<'a>(&'a self, _dues: &'a [Due]) -> BoxFuture<'a, Result<(), Unusable>> {
+        Box::pin(std::future::ready(Ok(())))
+    }
 
     /// Renews this process's lease. Returns runs whose process is gone: whoever claims one first runs it.
     ///

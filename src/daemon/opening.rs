@@ -13,11 +13,12 @@ use super::intake::Intake;
 use super::ledger::{Ledger, Memory, Unusable};
 use super::state::State;
 use super::systemd;
+use super::work::Due;
 use crate::class::Class;
 use crate::clock;
 use crate::config::Tracker;
 use crate::schedule::missed::{Span, catch_up, share};
-use crate::status::{Phase, Run};
+use crate::status::{Kind, Phase, Run};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
@@ -117,6 +118,7 @@ impl Opening {
             }
             // The writing took its time, and more instants have passed meanwhile.
         }
+        self.reserve(&opened).await?;
         if opened.uncounted > 0 {
             tracing::warn!(at_least = opened.uncounted, "instants too long ago for a row each were missed");
         }
@@ -153,6 +155,21 @@ impl Opening {
         }
         opened.missed += self.write(&mut rows, 1).await?;
         opened.at = now;
+        Ok(())
+    }
+
+    /// Last: an opening that is done again deals all of them out again.
+    async fn reserve(&self, opened: &Opened) -> Result<(), Unusable> {
+        let due = |past: &Past, scheduled_at: Timestamp| Due {
+            tracker: past.tracker.name.as_str().into(),
+            scheduled_at,
+            kind: Kind::CatchUp,
+        };
+        let pasts = opened.pasts.iter();
+        let dues: Vec<Due> = pasts.flat_map(|past| past.runs.iter().map(|at| due(past, *at))).collect();
+        for some in dues.chunks(BATCH) {
+            self.ledger.reserve(some).await?;
+        }
         Ok(())
     }
 
@@ -199,7 +216,7 @@ mod tests {
 
     /// Remembers one run of each tracker, at the epoch, and keeps what it is given.
     #[derive(Default)]
-    struct Kept(Mutex<Vec<i64>>);
+    struct Kept(Mutex<Vec<i64>>, Mutex<Vec<Due>>);
 
     impl Ledger for Kept {
         fn open(&self) -> BoxFuture<'_, Result<(), Unusable>> {
@@ -216,6 +233,10 @@ mod tests {
         }
         fn record<'a>(&'a self, runs: &'a [Run]) -> BoxFuture<'a, Result<(), Unusable>> {
             self.0.lock().unwrap().extend(runs.iter().map(|run| run.scheduled_at.as_second()));
+            async { Ok(()) }.boxed()
+        }
+        fn reserve<'a>(&'a self, dues: &'a [Due]) -> BoxFuture<'a, Result<(), Unusable>> {
+            self.1.lock().unwrap().extend_from_slice(dues);
             async { Ok(()) }.boxed()
         }
         fn gauges(&self) -> (Pool, Option<String>) {
@@ -271,5 +292,13 @@ mod tests {
             assert_eq!(*ledger.0.lock().unwrap(), (before[0]..after[0]).collect::<Vec<_>>(), "{missed}");
             assert_eq!((opened.missed, opened.uncounted), (listed + 7, uncounted));
         }
+    }
+
+    #[tokio::test]
+    async fn what_is_to_be_caught_up_is_reserved_before_anything_runs() {
+        let (opening, ledger) = opening("all");
+        let opened = opening.try_open().await.unwrap();
+        let reserved: Vec<Timestamp> = ledger.1.lock().unwrap().iter().map(|due| due.scheduled_at).collect();
+        assert_eq!((reserved.len(), reserved), (3, opened.pasts[0].runs.clone()));
     }
 }

@@ -1,7 +1,7 @@
 //! Claims: a run belongs to one process at a time, and its claim is what turns into its outcome.
 //!
 //! ```text
-//!  nobody's --claim--> running, ours --close, in the guard that lands the rows--> succeeded
+//!  nobody's --claim (or reserve, and claim later)--> running, ours --close, in the guard that lands the rows--> succeeded
 //!                        |        \-- record --> failed
 //!                        +-- our lease is over: whoever claims next has it, and our close fails
 //! ```
@@ -9,9 +9,10 @@
 //! Must not know: what a run does.
 
 use super::instance::Instance;
-use super::ledger::bind_run;
+use super::ledger::{bind_run, run_id};
 use super::{Error, Pool, Statement};
-use crate::status::Run;
+use crate::status::{Kind, Run};
+use jiff::Timestamp;
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::types::Type;
@@ -87,6 +88,35 @@ fn statement(claim: &Claim, run: &Run, over: Over) -> Statement {
     .bind(run.started_at, Type::TIMESTAMPTZ)
     .bind(claim.claimed_by, Type::INT8)
     .bind(claim.fence, Type::INT8)
+}
+
+/// Claims runs that this process will begin later, by `claim`: until then they are its own, and orphans when it dies.
+///
+/// Shape: tracker, instant and kind of each; 1,000 in a statement. Those that have a row keep it.
+///
+/// Cancel safety: safe; all of them are claimed or none, and it may be done again.
+///
+/// # Errors
+/// As the guard's.
+pub async fn reserve(pool: &Pool, instance: &Instance, runs: &[(&str, Timestamp, Kind)]) -> Result<(), Error> {
+    let mut guard = pool.begin().await?;
+    for some in runs.chunks(1_000) {
+        let statement = Statement::new(
+            "INSERT INTO trackd.runs (run_id, tracker, scheduled_at, kind, status, attempt, instance, started_at, \
+             claimed_by, fence) SELECT r.run_id, r.tracker, r.scheduled_at, r.kind, 'running', 0, $5, \
+             pg_catalog.clock_timestamp(), $6, $7 FROM unnest($1::uuid[], $2::text[], $3::timestamptz[], $4::text[]) \
+             AS r(run_id, tracker, scheduled_at, kind) ON CONFLICT DO NOTHING",
+        )
+        .bind(some.iter().map(|(tracker, at, _)| run_id(tracker, *at)).collect::<Vec<_>>(), Type::UUID_ARRAY)
+        .bind(some.iter().map(|(tracker, ..)| (*tracker).to_owned()).collect::<Vec<_>>(), Type::TEXT_ARRAY)
+        .bind(some.iter().map(|(_, at, _)| *at).collect::<Vec<_>>(), Type::TIMESTAMPTZ_ARRAY)
+        .bind(some.iter().map(|(.., kind)| kind.as_str()).collect::<Vec<_>>(), Type::TEXT_ARRAY)
+        .bind(instance.name().to_owned(), Type::TEXT)
+        .bind(instance.id(), Type::INT8)
+        .bind(instance.next_fence(), Type::INT8);
+        guard.defer(statement);
+    }
+    guard.commit().await.map(drop)
 }
 
 /// The statement that turns a claim into the run's outcome, inside the guard that lands it.

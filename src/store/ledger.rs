@@ -175,7 +175,7 @@ pub async fn meet(pool: &Pool, trackers: &[String], since: Timestamp) -> Result<
 /// For each of these trackers that is known, or ever was due by schedule, where its record ends.
 ///
 /// Manual runs do not count: they are no instants of the schedule. Nor does where a run after `until` ended: it may
-/// have ended before anybody looked at what is missing before it.
+/// have ended before anybody looked at what is missing before it. Nor do claims of process `but_by`.
 ///
 /// Cancel safety: safe; it only reads.
 ///
@@ -183,6 +183,7 @@ pub async fn meet(pool: &Pool, trackers: &[String], since: Timestamp) -> Result<
 /// As the guard's.
 pub async fn instants(
     pool: &Pool,
+    but_by: i64,
     trackers: &[String],
     until: Option<Timestamp>,
     most: i64,
@@ -190,7 +191,8 @@ pub async fn instants(
     // A few index probes a tracker: never a scan of the history.
     let statement = Statement::new(
         "SELECT t.tracker, m.latest_run, ARRAY(SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker \
-         AND r.kind <> 'manual' AND r.scheduled_at > m.latest_run ORDER BY r.scheduled_at DESC LIMIT $2) AS later \
+         AND r.kind <> 'manual' AND r.scheduled_at > m.latest_run \
+         AND NOT (r.status = 'running' AND r.claimed_by = $4) ORDER BY r.scheduled_at DESC LIMIT $2) AS later \
          FROM unnest($1::text[]) AS t(tracker) CROSS JOIN LATERAL (SELECT coalesce(\
            (SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker AND r.kind <> 'manual' \
             AND r.status NOT IN ('missed', 'skipped', 'running') AND ($3::timestamptz IS NULL OR r.scheduled_at <= $3) \
@@ -201,7 +203,8 @@ pub async fn instants(
     )
     .bind(trackers.to_vec(), Type::TEXT_ARRAY)
     .bind(most, Type::INT8)
-    .bind(until, Type::TIMESTAMPTZ);
+    .bind(until, Type::TIMESTAMPTZ)
+    .bind(but_by, Type::INT8);
     let instants = |row: &Row| {
         let mut later: Vec<Timestamp> = row.get("later");
         later.reverse();

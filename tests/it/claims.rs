@@ -139,9 +139,34 @@ async fn what_ran_before_anybody_looked_at_the_past_hides_no_hole_before_it() {
     let trackers = ["a".to_owned()];
     let three = Some(Timestamp::from_second(3).unwrap());
     for (until, latest) in [(three, 1), (None, 4)] {
-        let instants = ledger::instants(&pool, &trackers, until, 100).await.unwrap();
+        let instants = ledger::instants(&pool, instance.id(), &trackers, until, 100).await.unwrap();
         assert_eq!(instants[0].latest_run.as_second(), latest, "{until:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_reserved_is_no_hole_for_others_and_an_orphan_when_its_process_is_gone() {
+    let (_database, pool) = opened().await;
+    let (first, other) = (process(&pool, LONG).await, process(&pool, LONG).await);
+    let at = |second| Timestamp::from_second(second).unwrap();
+    ledger::record(&pool, first.id(), &[run(1), run(3)]).await.unwrap();
+    let reserved = [("a", at(2), Kind::CatchUp), ("a", at(3), Kind::CatchUp), ("a", at(5), Kind::CatchUp)];
+    for _ in 0..2 {
+        claim::reserve(&pool, &first, &reserved).await.unwrap();
+    }
+    let trackers = ["a".to_owned()];
+    for (by, later) in [(&other, vec![at(5)]), (&first, Vec::new())] {
+        let instants = ledger::instants(&pool, by.id(), &trackers, None, 100).await.unwrap();
+        assert_eq!((instants[0].latest_run, &instants[0].later), (at(3), &later));
+    }
+    // What has its outcome keeps it; the others are its own to begin, and nobody else's while it lives.
+    for (by, second, has) in [(&other, 2, false), (&first, 3, false), (&first, 2, true)] {
+        assert_eq!(claimed(&pool, by, &run(second)).await.is_some(), has, "{second}");
+    }
+    first.leave(&pool).await.unwrap();
+    let orphans = other.orphans(&pool).await.unwrap();
+    let orphans: Vec<_> = orphans.into_iter().map(|orphan| (orphan.scheduled_at, orphan.kind)).collect();
+    assert_eq!(orphans, [(at(2), Kind::CatchUp), (at(5), Kind::CatchUp)]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -11,7 +11,7 @@ use crate::daemon::work::Due;
 use crate::spool;
 use crate::status::{self, Run};
 use crate::store::instance::Orphan;
-use crate::store::{analyze, health, ledger, prune};
+use crate::store::{analyze, claim, health, ledger, prune};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -45,7 +45,7 @@ impl Ledger for Database {
         until: Option<Timestamp>,
     ) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>> {
         async move {
-            let instants = ledger::instants(&self.pool, &trackers, until, MOST_RECALLED)
+            let instants = ledger::instants(&self.pool, self.instance.id(), &trackers, until, MOST_RECALLED)
                 .await
                 .map_err(|error| unusable(&error))?;
             let latest = ledger::latest(&self.pool, &trackers).await.map_err(|error| unusable(&error))?;
@@ -73,6 +73,11 @@ impl Ledger for Database {
     fn record<'a>(&'a self, runs: &'a [Run]) -> BoxFuture<'a, Result<(), Unusable>> {
         async move { ledger::record(&self.pool, self.instance.id(), runs).await.map_err(|error| unusable(&error)) }
             .boxed()
+    }
+
+    fn reserve<'a>(&'a self, dues: &'a [Due]) -> BoxFuture<'a, Result<(), Unusable>> {
+        let runs = dues.iter().map(|due| (&*due.tracker, due.scheduled_at, due.kind)).collect::<Vec<_>>();
+        async move { claim::reserve(&self.pool, &self.instance, &runs).await.map_err(|error| unusable(&error)) }.boxed()
     }
 
     fn renew(&self) -> BoxFuture<'_, Result<Vec<Due>, Unusable>> {
