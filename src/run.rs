@@ -27,7 +27,7 @@ pub use recipe::{Recipe, related};
 use crate::source::Payload;
 use crate::status::Kind;
 use crate::store::Receipt;
-use crate::store::claim::{self, Claim};
+use crate::store::claim::{self, Claim, Over};
 use crate::store::write::{Care, Failure, Written};
 use draft::{Draft, Landed};
 use jiff::Timestamp;
@@ -43,7 +43,7 @@ impl Plan {
         // The database is away, or not open yet: the source is asked all the same, and the run is claimed when it lands.
         let mut claim = None;
         if self.landing.is_open() {
-            match self.landing.claim(&draft.run).await {
+            match self.landing.claim(&draft.run, Over::Running).await {
                 Ok(None) => return End::Elsewhere,
                 claimed => claim = claimed.ok().flatten(),
             }
@@ -111,7 +111,8 @@ impl Landing {
         // No connection is held before there is something to write.
         parts.first().await?;
         if claim.is_none() {
-            *claim = self.claim(&draft.run).await?;
+            // Whoever gave the run up meanwhile did not know that its payload had come.
+            *claim = self.claim(&draft.run, Over::Unlanded).await?;
         }
         let Some(claim) = claim else { return Ok(None) };
         let mut guard = self.begin().await?;

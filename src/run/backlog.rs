@@ -15,7 +15,6 @@ use crate::config::Retry;
 use crate::shape::History;
 use crate::source::{Payload, Response};
 use crate::spool::{Entry, Key, Loaded, Spool};
-use crate::store::claim::Over;
 use crate::store::ledger;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
@@ -179,7 +178,7 @@ impl Backlog {
         if last.as_ref().is_none_or(|(plan, _)| *plan != entry.plan) {
             match serde_json::from_slice::<Recipe>(&entry.plan) {
                 Ok(recipe) => {
-                    let landing = Landing::new(recipe, RETRY, Over::Unlanded, &self.shared);
+                    let landing = Landing::new(recipe, RETRY, &self.shared);
                     *last = Some((entry.plan.clone(), landing));
                 }
                 Err(error) => {

@@ -27,8 +27,6 @@ pub struct Landing {
     pub(super) bench: Bench,
     pub(super) writers: Vec<Writer>,
     retry: Retry,
-    /// Of what a claim may take the place.
-    over: Over,
     tables_stand: AtomicBool,
     /// The recipe as it is kept.
     pub(super) kept: OnceLock<Bytes>,
@@ -41,15 +39,15 @@ impl std::fmt::Debug for Landing {
 }
 
 impl Landing {
-    pub(super) fn new(recipe: Recipe, retry: Retry, over: Over, shared: &Shared) -> Landing {
+    pub(super) fn new(recipe: Recipe, retry: Retry, shared: &Shared) -> Landing {
         let writers = recipe.tables.iter().map(|table| Writer::new(table.clone())).collect();
         let (bench, tables_stand, kept) = (Bench::new(), AtomicBool::new(false), OnceLock::new());
-        Landing { recipe, shared: shared.clone(), bench, writers, retry, over, tables_stand, kept }
+        Landing { recipe, shared: shared.clone(), bench, writers, retry, tables_stand, kept }
     }
 
     /// Claims the run; `None` when it is, or was, another's.
-    pub(super) async fn claim(&self, run: &Run) -> Result<Option<Claim>, store::Error> {
-        claim::claim(&self.shared.pool, &self.shared.instance, run, self.over, CLAIM_PATIENCE).await
+    pub(super) async fn claim(&self, run: &Run, over: Over) -> Result<Option<Claim>, store::Error> {
+        claim::claim(&self.shared.pool, &self.shared.instance, run, over, CLAIM_PATIENCE).await
     }
 
     /// Whether runs may land.

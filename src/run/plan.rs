@@ -11,7 +11,6 @@ use crate::source::{self, Ask, Source};
 use crate::spool::Spool;
 use crate::status::Kind;
 use crate::store::Pool;
-use crate::store::claim::Over;
 use crate::store::instance::Instance;
 use crate::store::notify::Notifier;
 use jiff::Timestamp;
@@ -63,7 +62,7 @@ impl Plan {
     pub fn new(config: &Config, tracker: &Arc<Tracker>, shared: &Shared) -> Result<Plan, source::Error> {
         Ok(Plan {
             source: source::build(&tracker.source, tracker.timeout, tracker.retry)?,
-            landing: Landing::new(Recipe::of(config, tracker), tracker.retry, Over::Running, shared),
+            landing: Landing::new(Recipe::of(config, tracker), tracker.retry, shared),
             template_vars: config::template::value(&config.vars),
             tracker: tracker.clone(),
         })

@@ -273,3 +273,27 @@ async fn a_daemon_that_is_stopped_in_a_run_and_goes_on_after_its_lease_lands_not
     assert_eq!(count(&client, "SELECT count(*) FROM a").await, 2);
     assert_eq!(count(&client, landed).await, 1);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_comes_after_others_gave_its_run_up_lands_all_the_same() {
+    let database = Server::shared().database().await;
+    let slow = Faulty::start(vec![Answer::Silence, Answer::ok(BODY)]).await;
+    let tracker = file_tracker("a", "500ms").replace(
+        "file = { path = \"a.json\" }",
+        &format!("timeout = \"1s\"\nretry = {{ attempts = 3 }}\nhttp = {{ url = \"{}\" }}", slow.url("/")),
+    );
+    let home = Home::new(&database, &tracker);
+    let client = database.client().await;
+    let mut daemon = home.run();
+    eventually("its request", PATIENCE, async || slow.requests().len() == 1).await;
+    daemon.signal(Signal::STOP);
+    // As a daemon does that stood still, too, after the lease of this one.
+    let missed = "UPDATE trackd.runs SET status = 'missed', claimed_by = 1 WHERE status = 'running' RETURNING 1";
+    assert_eq!(client.query(missed, &[]).await.unwrap().len(), 1);
+    daemon.signal(Signal::CONT);
+    let landed = "SELECT count(*) FROM trackd.runs WHERE status = 'succeeded' AND attempt = 2";
+    eventually("its run", PATIENCE, async || count(&client, landed).await == 1).await;
+    assert_eq!(count(&client, "SELECT count(*) FROM trackd.runs WHERE status = 'missed'").await, 0);
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+}
