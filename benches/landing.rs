@@ -293,7 +293,7 @@ async fn plans(config: &str, path: &str) -> Outcome<Vec<Arc<Plan>>> {
     let pool = Pool::new(options);
     // Longer than the bench: nobody renews it.
     let instance = Arc::new(Instance::new("bench:1", Duration::from_secs(3600)));
-    instance.renew(&pool).await?;
+    instance.renew(&pool, None).await?;
     let shared = Shared::without_spool(pool, instance, notify::channel().0);
     let plan = |tracker| Plan::new(&config, tracker, &shared).map(Arc::new);
     Ok(config.trackers.iter().map(plan).collect::<Result<Vec<_>, _>>()?)

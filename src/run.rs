@@ -39,6 +39,10 @@ impl Plan {
     /// Cancel safety: dropping the future aborts the fetch, rolls the guard back and cancels its statement; the claim
     /// stays this process's.
     pub async fn run(&self, scheduled_at: Timestamp, kind: Kind) -> End {
+        if self.landing.is_kept(scheduled_at) {
+            // Its payload waits: another answer would find its place taken.
+            return End::Elsewhere;
+        }
         let mut draft = Draft::new(&self.landing, scheduled_at, kind);
         // The database is away, or not open yet: the source is asked all the same, and the run is claimed when it lands.
         let mut claim = None;

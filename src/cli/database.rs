@@ -136,7 +136,7 @@ impl Database {
     pub(super) async fn keep_lease(&self) -> Infallible {
         loop {
             tokio::time::sleep(LEASE / 3).await;
-            if let Err(error) = self.instance.renew(&self.pool).await {
+            if let Err(error) = self.instance.renew(&self.pool, None).await {
                 tracing::debug!(error = %error, "lease not renewed");
             }
         }

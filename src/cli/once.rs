@@ -41,7 +41,7 @@ pub(super) async fn once(config: &Config, args: Args) -> Result<(), Failure> {
         return dry_run(&plans, args.json).await;
     }
     database.migrate().await?;
-    database.instance().renew(database.pool()).await?;
+    database.instance().renew(database.pool(), None).await?;
     let mut done = Vec::with_capacity(plans.len());
     for plan in &plans {
         done.push(land(&database, plan).await?);

@@ -103,6 +103,11 @@ impl Agenda {
         }
     }
 
+    /// The earliest instant that was not handed out.
+    pub fn next_instant(&self) -> Option<Timestamp> {
+        self.slots.values().filter_map(|slot| slot.next).min()
+    }
+
     /// All that is due at `now`, earliest first; each tracker at most once.
     pub fn take_due(&mut self, now: Timestamp) -> Vec<Due> {
         let mut due = Vec::new();

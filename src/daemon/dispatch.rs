@@ -13,6 +13,7 @@ use super::work::{Due, Work};
 use crate::schedule::Overlap;
 use crate::schedule::overlap::{Gate, Tick};
 use crate::status::{Kind, TrackerState};
+use jiff::Timestamp;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::Semaphore;
@@ -186,6 +187,11 @@ impl Dispatch {
         self.lock().lanes.values().map(Lane::queued).sum()
     }
 
+    /// The earliest instant that waits.
+    pub fn oldest_waiting(&self) -> Option<Timestamp> {
+        self.lock().lanes.values().filter_map(Lane::oldest).min()
+    }
+
     /// What goes on; idle trackers are left out.
     pub fn states(&self) -> HashMap<Arc<str>, TrackerState> {
         let state = |lane: &Lane| match lane.running {
@@ -230,6 +236,11 @@ impl Lane {
             Some(first) if !waits_first(first) => self.backlog.pop_front(),
             _ => self.waits(name),
         }
+    }
+
+    fn oldest(&self) -> Option<Timestamp> {
+        let dues = self.next.iter().chain(self.backlog.front()).map(|due| due.scheduled_at);
+        dues.chain(self.gate.waiting()).min()
     }
 
     fn queued(&self) -> usize {

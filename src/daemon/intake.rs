@@ -81,7 +81,7 @@ impl Intake {
         let dealt = catch_up(&tracker.schedule, &tracker.missed, &span);
         let lapsed = Lapsed { runs: dealt.run.len(), missed: dealt.missed.len(), uncounted: dealt.uncounted };
         // First: a run that lands hides from the next start what has no row before it.
-        self.reports.missed(&tracker.name, self.missed(tracker, dealt.missed));
+        self.reports.missed(&tracker.name, first, self.missed(tracker, dealt.missed));
         self.catch_up(&tracker.name, &dealt.run);
         lapsed
     }

@@ -27,6 +27,9 @@ const EVERY: Duration = Duration::from_millis(3_300);
 /// After a sign that failed, and until the start is over.
 const AGAIN: Duration = Duration::from_millis(500);
 
+/// Up to when all instants have their rows.
+pub(super) type WholeUntil = dyn Fn() -> Timestamp + Send + Sync;
+
 /// Renews the lease again and again, and hands orphans on, each once; says which trackers are followed from now on.
 ///
 /// Cancel safety: safe.
@@ -35,6 +38,7 @@ pub(super) async fn keep(
     ledger: Arc<dyn Ledger>,
     intake: Arc<Intake>,
     mut config: watch::Receiver<Arc<Config>>,
+    whole_until: Arc<WholeUntil>,
     pulse: Arc<Pulse>,
 ) {
     while !state.is_up() {
@@ -53,7 +57,7 @@ pub(super) async fn keep(
         {
             unmet = None;
         }
-        let Ok(Ok(orphans)) = timeout(EVERY, ledger.renew()).await else {
+        let Ok(Ok(orphans)) = timeout(EVERY, ledger.renew(whole_until())).await else {
             drop(at_work);
             // A database that is away is told of elsewhere.
             tokio::time::sleep(AGAIN).await;

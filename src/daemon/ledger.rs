@@ -44,8 +44,8 @@ pub trait Ledger: Send + Sync + 'static {
     /// As `open`; the caller tries again.
     fn record<'a>(&'a self, runs: &'a [Run]) -> BoxFuture<'a, Result<(), Unusable>>;
 
-    /// Claims runs of the past that will be run by and by: none of them is forgotten when this process dies before, and
-    /// a later one has landed. Those that have a row keep it.
+    /// The past is dealt with. Claims runs of it that will be run by and by: none of them is forgotten when this process
+    /// dies before, and a later one has landed. Those that have a row keep it.
     ///
     /// # Errors
     /// As `open`.
@@ -53,13 +53,13 @@ pub trait Ledger: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// Renews this process's lease. Returns runs whose process is gone: whoever claims one first runs it.
+    /// Renews this process's lease, and says that its instants up to `whole_until` have their rows. Returns runs whose process is gone: whoever claims one first runs it.
     ///
     /// Shape: oldest first, some at a time.
     ///
     /// # Errors
     /// As `open`; claims hold until the lease is over.
-    fn renew(&self) -> BoxFuture<'_, Result<Vec<Due>, Unusable>> {
+    fn renew(&self, _whole_until: Timestamp) -> BoxFuture<'_, Result<Vec<Due>, Unusable>> {
         Box::pin(std::future::ready(Ok(Vec::new())))
     }
 

@@ -38,7 +38,7 @@ use crate::status::{Phase, Status};
 use dispatch::Dispatch;
 use futures_util::future::BoxFuture;
 use intake::Intake;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use ledger::{Ledger, Unusable};
 use opening::{Opened, Opening};
 use pulse::Pulse;
@@ -63,6 +63,8 @@ const INSTANT: Duration = Duration::from_secs(20);
 const DATABASE: Duration = Duration::from_secs(15 * 60);
 /// … and what tidies it.
 const CHORES: Duration = Duration::from_secs(2 * 60 * 60);
+/// Instants are whole milliseconds.
+const INSTANTS_APART: SignedDuration = SignedDuration::from_millis(1);
 /// The status is published at most so often, and never costs more than one part in `PUBLISH_SHARE` of a core.
 const PUBLISH: Duration = Duration::from_millis(250);
 const PUBLISH_SHARE: u32 = 50;
@@ -212,8 +214,10 @@ impl Daemon {
         });
         let (state, ledger) = (Arc::clone(&self.state), Arc::clone(&self.setup.ledger));
         let (intake, config) = (Arc::clone(&self.intake), self.in_force.subscribe());
+        let whole_until = self.whole_until();
         self.serve_vital("lease", DATABASE, move |pulse| {
-            Box::pin(lease::keep(Arc::clone(&state), Arc::clone(&ledger), Arc::clone(&intake), config.clone(), pulse))
+            let (state, ledger, intake) = (Arc::clone(&state), Arc::clone(&ledger), Arc::clone(&intake));
+            Box::pin(lease::keep(state, ledger, intake, config.clone(), Arc::clone(&whole_until), pulse))
         });
         if let Some(backlog) = self.setup.backlog.take() {
             let reports = Arc::clone(&self.intake.reports);
@@ -227,6 +231,19 @@ impl Daemon {
             let status = self.status.clone();
             self.serve_of_use("pages", INSTANT, move |_| pages(status.clone()));
         }
+    }
+
+    /// All instants before are out of this process's hands: neither to be fired, nor waiting, nor to be recorded.
+    fn whole_until(&self) -> Arc<lease::WholeUntil> {
+        let (scheduler, dispatch) = (Arc::clone(&self.scheduler), Arc::clone(&self.intake.dispatch));
+        let recorder = self.recorder.clone();
+        Arc::new(move || {
+            // In the order in which an instant goes through: one that moves on meanwhile is met further on.
+            let handed = scheduler.handed_until();
+            let waiting = [dispatch.oldest_waiting(), recorder.oldest()];
+            let before = |at: Timestamp| at.checked_sub(INSTANTS_APART).unwrap_or(at);
+            waiting.into_iter().flatten().map(before).chain([handed]).min().unwrap_or(handed)
+        })
     }
 
     /// A service without which the daemon is of no use.

@@ -167,10 +167,7 @@ impl Opening {
         };
         let pasts = opened.pasts.iter();
         let dues: Vec<Due> = pasts.flat_map(|past| past.runs.iter().map(|at| due(past, *at))).collect();
-        for some in dues.chunks(BATCH) {
-            self.ledger.reserve(some).await?;
-        }
-        Ok(())
+        self.ledger.reserve(&dues).await
     }
 
     /// Writes `rows` if there are `enough` of them. Returns how many were written.

@@ -6,10 +6,11 @@
 use super::ledger::Ledger;
 use super::pulse::Pulse;
 use crate::status::Run;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use jiff::Timestamp;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
-use tokio::sync::{Mutex, Notify, mpsc};
+use tokio::sync::{Mutex as AsyncMutex, Notify, mpsc};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -36,11 +37,43 @@ pub struct Sender {
 
 #[derive(Debug, Default)]
 struct Counts {
-    /// Taken and not written yet.
-    pending: AtomicUsize,
+    pending: Mutex<Pending>,
     dropped: AtomicU64,
     /// The database was just seen to be there.
     back: Notify,
+}
+
+/// What was taken and is not written yet.
+#[derive(Debug, Default)]
+struct Pending {
+    runs: usize,
+    /// No instant of theirs is earlier; what was dropped stays pending for ever.
+    oldest: Option<Timestamp>,
+    lossy: bool,
+}
+
+impl Counts {
+    fn pending(&self) -> MutexGuard<'_, Pending> {
+        self.pending.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Pending {
+    /// Whether there is room.
+    fn add(&mut self, runs: usize, oldest: Option<Timestamp>) -> bool {
+        self.oldest = self.oldest.into_iter().chain(oldest).min();
+        let sum = self.runs.checked_add(runs).filter(|sum| *sum <= MOST_PENDING);
+        self.runs = sum.unwrap_or(self.runs);
+        self.lossy |= sum.is_none();
+        sum.is_some()
+    }
+
+    fn written(&mut self, runs: usize) {
+        self.runs -= runs;
+        if self.runs == 0 && !self.lossy {
+            self.oldest = None;
+        }
+    }
 }
 
 /// The other end, and the runs of the batch that is being written: they outlive a writer that dies.
@@ -70,18 +103,19 @@ fn channel_of(bound: usize) -> (Sender, Inbox) {
 impl Sender {
     /// Hands a run over without waiting; a full queue drops it, says so in `dropped`, and in the log by and by.
     pub fn send(&self, run: Run) {
-        self.send_all(std::iter::once(run));
+        let scheduled_at = run.scheduled_at;
+        self.send_all(Some(scheduled_at), std::iter::once(run));
     }
 
-    /// Hands many over at once, which take one place in the queue; all of them, or none.
-    pub fn send_all(&self, runs: impl ExactSizeIterator<Item = Run> + Send + 'static) {
+    /// Hands many over at once, which take one place in the queue; all of them, or none. `oldest`: of their instants.
+    pub fn send_all(&self, oldest: Option<Timestamp>, runs: impl ExactSizeIterator<Item = Run> + Send + 'static) {
         let (count, counts) = (runs.len(), &self.counts);
-        let more = |pending: usize| pending.checked_add(count).filter(|sum| *sum <= MOST_PENDING);
-        if counts.pending.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok() {
+        if counts.pending().add(count, oldest) {
             if self.queue.try_send(Box::new(runs)).is_ok() {
                 return;
             }
-            counts.pending.fetch_sub(count, Ordering::Relaxed);
+            let mut pending = counts.pending();
+            (pending.runs, pending.lossy) = (pending.runs - count, true);
         }
         let before = counts.dropped.fetch_add(count as u64, Ordering::Relaxed);
         let dropped = before + count as u64;
@@ -101,7 +135,12 @@ impl Sender {
 
     /// Runs handed over and not written yet.
     pub fn pending(&self) -> usize {
-        self.counts.pending.load(Ordering::Relaxed)
+        self.counts.pending().runs
+    }
+
+    /// No run that is not written yet, or was lost, is of an earlier instant.
+    pub fn oldest(&self) -> Option<Timestamp> {
+        self.counts.pending().oldest
     }
 
     /// Runs that found the queue full, since the start.
@@ -113,7 +152,7 @@ impl Sender {
 /// Writes until `stop`, and then what is in the queue.
 ///
 /// Cancel safety: safe; a batch that was not acknowledged stays in the inbox and is written again, which changes nothing.
-pub async fn write(inbox: Arc<Mutex<Inbox>>, ledger: Arc<dyn Ledger>, stop: CancellationToken, pulse: Arc<Pulse>) {
+pub async fn write(inbox: Arc<AsyncMutex<Inbox>>, ledger: Arc<dyn Ledger>, stop: CancellationToken, pulse: Arc<Pulse>) {
     let mut inbox = {
         let _at_work = pulse.work();
         inbox.lock().await
@@ -133,7 +172,7 @@ pub async fn write(inbox: Arc<Mutex<Inbox>>, ledger: Arc<dyn Ledger>, stop: Canc
             continue;
         }
         persist(batch, ledger.as_ref(), &counts.back, &stop, &pulse).await;
-        counts.pending.fetch_sub(batch.len(), Ordering::Relaxed);
+        counts.pending().written(batch.len());
         batch.clear();
     }
 }
@@ -189,7 +228,6 @@ mod tests {
     use crate::status::{Kind, Pool, RunStatus};
     use futures_util::FutureExt;
     use futures_util::future::BoxFuture;
-    use jiff::Timestamp;
     use std::collections::HashMap;
 
     /// Fails so many times, then keeps what it is given.
@@ -249,7 +287,7 @@ mod tests {
         let stop = CancellationToken::new();
         // Stopped from the start: it still writes what it was given.
         stop.cancel();
-        write(Arc::new(Mutex::new(inbox)), ledger.clone(), stop, Arc::default()).await;
+        write(Arc::new(AsyncMutex::new(inbox)), ledger.clone(), stop, Arc::default()).await;
         assert_eq!(instants(&ledger), (1..=2_500).collect::<Vec<_>>());
         assert_eq!((sender.pending(), sender.dropped()), (0, 0));
         assert_eq!(ledger.written.lock().unwrap()[0].error.as_deref(), Some("a\u{fffd}b"));
@@ -258,7 +296,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_writer_that_dies_leaves_its_batch_to_the_next() {
         let (sender, inbox) = channel();
-        let inbox = Arc::new(Mutex::new(inbox));
+        let inbox = Arc::new(AsyncMutex::new(inbox));
         let ledger = Arc::new(Away { failures: u64::MAX.into(), ..Away::default() });
         sender.send(run(1));
         let stop = CancellationToken::new();
@@ -277,7 +315,8 @@ mod tests {
         let ledger = Arc::new(Away { failures: u64::MAX.into(), ..Away::default() });
         let stop = CancellationToken::new();
         sender.send(run(1));
-        let writer = tokio::spawn(write(Arc::new(Mutex::new(inbox)), ledger.clone(), stop.clone(), Arc::default()));
+        let writer =
+            tokio::spawn(write(Arc::new(AsyncMutex::new(inbox)), ledger.clone(), stop.clone(), Arc::default()));
         tokio::time::sleep(Duration::from_secs(3600)).await;
         ledger.failures.store(0, Ordering::Relaxed);
         let begun = Instant::now();
@@ -304,13 +343,13 @@ mod tests {
         let (sender, inbox) = channel_of(3);
         let ledger = Arc::new(Away::default());
         sender.send(run(1));
-        sender.send_all((2..=150_000).map(run).collect::<Vec<_>>().into_iter());
+        sender.send_all(None, (2..=150_000).map(run).collect::<Vec<_>>().into_iter());
         sender.send(run(150_001));
-        sender.send_all((0..MOST_PENDING).map(|_| run(0)));
+        sender.send_all(None, (0..MOST_PENDING).map(|_| run(0)));
         assert_eq!((sender.pending(), sender.dropped()), (150_001, MOST_PENDING as u64));
         let stop = CancellationToken::new();
         stop.cancel();
-        write(Arc::new(Mutex::new(inbox)), ledger.clone(), stop, Arc::default()).await;
+        write(Arc::new(AsyncMutex::new(inbox)), ledger.clone(), stop, Arc::default()).await;
         assert_eq!(instants(&ledger), (1..=150_001).collect::<Vec<_>>());
         assert_eq!(sender.pending(), 0);
     }
@@ -320,5 +359,21 @@ mod tests {
         let (sender, _inbox) = channel_of(2);
         (1..=5).for_each(|second| sender.send(run(second)));
         assert_eq!((sender.pending(), sender.dropped()), (2, 3));
+    }
+
+    #[tokio::test]
+    async fn the_oldest_that_waits_is_known_until_all_are_written_and_for_ever_where_one_was_lost() {
+        let at = |second| Some(Timestamp::from_second(second).unwrap());
+        let (sender, inbox) = channel_of(2);
+        let (inbox, stop) = (Arc::new(AsyncMutex::new(inbox)), CancellationToken::new());
+        stop.cancel();
+        assert_eq!(sender.oldest(), None);
+        [8, 7].into_iter().for_each(|second| sender.send(run(second)));
+        assert_eq!(sender.oldest(), at(7));
+        write(Arc::clone(&inbox), Arc::new(Away::default()), stop.clone(), Arc::default()).await;
+        assert_eq!(sender.oldest(), None);
+        [9, 10, 6].into_iter().for_each(|second| sender.send(run(second)));
+        write(inbox, Arc::new(Away::default()), stop, Arc::default()).await;
+        assert_eq!((sender.dropped(), sender.oldest()), (1, at(6)));
     }
 }

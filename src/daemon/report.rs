@@ -9,6 +9,7 @@ use super::work::Due;
 use super::work::Identity;
 use crate::run::Outcome;
 use crate::status::{Run, RunStatus};
+use jiff::Timestamp;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -74,12 +75,13 @@ impl Reports {
         self.recorder.send(run);
     }
 
-    /// These instants of a tracker were missed: they are counted, and their rows are on their way to the ledger.
-    pub fn missed(&self, tracker: &str, rows: impl ExactSizeIterator<Item = Run> + Send + 'static) {
+    /// These instants of a tracker, from `oldest` on, were missed: they are counted, and their rows are on their way to
+    /// the ledger.
+    pub fn missed(&self, tracker: &str, oldest: Timestamp, rows: impl ExactSizeIterator<Item = Run> + Send + 'static) {
         if rows.len() > 0 {
             tracing::debug!(tracker, instants = rows.len(), "missed");
             self.state.missed(tracker, rows.len() as u64);
-            self.recorder.send_all(rows);
+            self.recorder.send_all(Some(oldest), rows);
         }
     }
 

@@ -20,7 +20,7 @@ use crate::config::diff::Diff;
 use crate::schedule::jitter::jitter;
 use jiff::{SignedDuration, Timestamp};
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tokio::sync::Notify;
@@ -43,6 +43,8 @@ pub struct Scheduler {
     book: Mutex<Book>,
     changed: Notify,
     looks: AtomicU64,
+    /// When what was due had last been handed over, in milliseconds since the epoch.
+    handed: AtomicI64,
     chores: Arc<Notify>,
 }
 
@@ -60,6 +62,7 @@ impl Scheduler {
             book: Mutex::default(),
             changed: Notify::new(),
             looks: AtomicU64::new(0),
+            handed: AtomicI64::new(0),
             chores: Arc::default(),
         }
     }
@@ -100,6 +103,14 @@ impl Scheduler {
     /// How often it looked: proof of progress for the watchdog.
     pub fn beats(&self) -> u64 {
         self.looks.load(Ordering::Relaxed)
+    }
+
+    /// All instants before have been handed over, those that wait for their jitter left out.
+    pub fn handed_until(&self) -> Timestamp {
+        let handed = Timestamp::from_millisecond(self.handed.load(Ordering::Acquire)).unwrap_or(Timestamp::UNIX_EPOCH);
+        let next = self.book().agenda.next_instant();
+        next.and_then(|next| next.checked_sub(SignedDuration::from_millis(1)).ok())
+            .map_or(handed, |next| next.min(handed))
     }
 
     /// Fires until it is dropped.
@@ -152,6 +163,7 @@ impl Scheduler {
             }
         }
         self.lapse(&lapsed, now);
+        self.handed.store(now.as_millisecond(), Ordering::Release);
         match next {
             Some(at) => Duration::try_from(at.duration_since(clock::now())).unwrap_or_default().min(HORIZON),
             None => HORIZON,

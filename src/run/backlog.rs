@@ -18,6 +18,7 @@ use crate::spool::{Entry, Key, Loaded, Spool};
 use crate::store::ledger;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
+use jiff::Timestamp;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -73,6 +74,11 @@ impl Landing {
             Ok(Err(error)) => Err(Error::NoRoom { reason: error.to_string(), hint: error.hint() }),
             Err(error) => Err(Error::NoRoom { reason: error.to_string(), hint: None }),
         }
+    }
+
+    /// Whether a payload of this run waits.
+    pub(super) fn is_kept(&self, scheduled_at: Timestamp) -> bool {
+        self.shared.spool.as_ref().is_some_and(|spool| spool.has(&self.recipe.tracker, scheduled_at))
     }
 
     fn kept(&self) -> Result<Bytes, Error> {

@@ -65,21 +65,23 @@ impl Instance {
         self.fence.fetch_add(1, Ordering::Relaxed)
     }
 
-    /// Renews the lease, or takes it where there is none.
+    /// Renews the lease, or takes it where there is none. `whole_until`: its instants up to there have their rows.
     ///
     /// Cancel safety: safe; it landed or it did not.
     ///
     /// # Errors
     /// As the guard's.
-    pub async fn renew(&self, pool: &Pool) -> Result<(), Error> {
+    pub async fn renew(&self, pool: &Pool, whole_until: Option<Timestamp>) -> Result<(), Error> {
         let statement = Statement::new(
-            "INSERT INTO trackd.instances (instance_id, name, lease_until) VALUES ($1, $2, \
-             pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $3)) \
-             ON CONFLICT (instance_id) DO UPDATE SET lease_until = excluded.lease_until",
+            "INSERT INTO trackd.instances AS i (instance_id, name, lease_until, whole_until) VALUES ($1, $2, \
+             pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $3), $4) \
+             ON CONFLICT (instance_id) DO UPDATE SET lease_until = excluded.lease_until, \
+             whole_until = coalesce(excluded.whole_until, i.whole_until)",
         )
         .bind(self.id, Type::INT8)
         .bind(self.name.clone(), Type::TEXT)
-        .bind(self.lease.as_secs_f64(), Type::FLOAT8);
+        .bind(self.lease.as_secs_f64(), Type::FLOAT8)
+        .bind(whole_until, Type::TIMESTAMPTZ);
         let mut guard = pool.begin().await?;
         guard.defer(statement);
         guard.commit().await.map(drop)
@@ -87,7 +89,7 @@ impl Instance {
 
     /// Runs that nobody is at any more: their process died, or stands still for longer than its lease.
     ///
-    /// Shape: oldest first, at most 1,000. Rows of processes that are gone and claim nothing are removed with it.
+    /// Shape: oldest first, at most 1,000. Rows of processes that are long gone and claim nothing are removed with it.
     ///
     /// Cancel safety: safe; the next look finds them again.
     ///
@@ -100,21 +102,34 @@ impl Instance {
                    WHERE r.status = 'running' AND i.instance_id IS NULL ORDER BY r.scheduled_at LIMIT $1";
         let rows = guard.query(Statement::new(sql).bind(MOST_ORPHANS, Type::INT8)).await?;
         guard.defer(Statement::new(
-            "DELETE FROM trackd.instances i WHERE lease_until < pg_catalog.clock_timestamp() - interval '1 hour' AND NOT \
+            "DELETE FROM trackd.instances i WHERE lease_until < pg_catalog.clock_timestamp() - interval '1 day' AND NOT \
              EXISTS (SELECT FROM trackd.runs r WHERE r.status = 'running' AND r.claimed_by = i.instance_id)",
         ));
         let _receipt = guard.commit().await?;
         Ok(rows.iter().map(orphan).collect())
     }
 
-    /// Takes the lease of a process that is known to be gone: its claims are free at once.
+    /// Ends the lease of a process that is known to be gone: its claims are free at once.
     ///
     /// Cancel safety: safe; it landed or it did not.
     ///
     /// # Errors
     /// As the guard's: they are free when its lease is over.
     pub async fn succeed(&self, pool: &Pool, id: i64) -> Result<(), Error> {
-        if id == self.id { Ok(()) } else { disown(pool, id).await }
+        if id == self.id { Ok(()) } else { end_lease(pool, id).await }
+    }
+
+    /// Removes a process that is known to be gone, once all of its instants have their rows.
+    ///
+    /// Cancel safety: safe; it landed or it did not.
+    ///
+    /// # Errors
+    /// As the guard's: it is removed after a day.
+    pub async fn forget(&self, pool: &Pool, id: i64) -> Result<(), Error> {
+        let mut guard = pool.begin().await?;
+        let sql = "DELETE FROM trackd.instances WHERE instance_id = $1 AND instance_id <> $2";
+        guard.defer(Statement::new(sql).bind(id, Type::INT8).bind(self.id, Type::INT8));
+        guard.commit().await.map(drop)
     }
 
     /// Gives its claims free at once.
@@ -124,13 +139,14 @@ impl Instance {
     /// # Errors
     /// As the guard's: they are free when the lease is over.
     pub async fn leave(&self, pool: &Pool) -> Result<(), Error> {
-        disown(pool, self.id).await
+        end_lease(pool, self.id).await
     }
 }
 
-async fn disown(pool: &Pool, id: i64) -> Result<(), Error> {
+async fn end_lease(pool: &Pool, id: i64) -> Result<(), Error> {
     let mut guard = pool.begin().await?;
-    guard.defer(Statement::new("DELETE FROM trackd.instances WHERE instance_id = $1").bind(id, Type::INT8));
+    let sql = "UPDATE trackd.instances SET lease_until = pg_catalog.clock_timestamp() WHERE instance_id = $1";
+    guard.defer(Statement::new(sql).bind(id, Type::INT8));
     guard.commit().await.map(drop)
 }
 

@@ -152,8 +152,9 @@ pub async fn settled(pool: &Pool, run_id: Uuid) -> Result<Option<Run>, Error> {
 #[derive(Debug)]
 pub struct Instants {
     pub tracker: String,
-    /// The latest that was run to an end; with none, since when it is followed, or the first on record.
-    pub latest_run: Timestamp,
+    /// All up to this one are dealt with: the latest that was run to an end, if no process died since with others in its
+    /// memory; with none, since when it is followed, or the first on record.
+    pub whole_until: Timestamp,
     /// Later ones, upwards: the newest `most` of them.
     pub later: Vec<Timestamp>,
 }
@@ -190,16 +191,18 @@ pub async fn instants(
 ) -> Result<Vec<Instants>, Error> {
     // A few index probes a tracker: never a scan of the history.
     let statement = Statement::new(
-        "SELECT t.tracker, m.latest_run, ARRAY(SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker \
-         AND r.kind <> 'manual' AND r.scheduled_at > m.latest_run \
+        "SELECT t.tracker, m.whole_until, ARRAY(SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker \
+         AND r.kind <> 'manual' AND r.scheduled_at > m.whole_until \
          AND NOT (r.status = 'running' AND r.claimed_by = $4) ORDER BY r.scheduled_at DESC LIMIT $2) AS later \
-         FROM unnest($1::text[]) AS t(tracker) CROSS JOIN LATERAL (SELECT coalesce(\
+         FROM unnest($1::text[]) AS t(tracker) CROSS JOIN (SELECT min(i.whole_until) AS until FROM trackd.instances i \
+           WHERE i.lease_until <= pg_catalog.clock_timestamp()) AS dead \
+         CROSS JOIN LATERAL (SELECT least((SELECT s.since FROM trackd.trackers s WHERE s.tracker = t.tracker), \
+            (SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker AND r.kind <> 'manual' \
+             ORDER BY r.scheduled_at LIMIT 1)) AS since) AS f \
+         CROSS JOIN LATERAL (SELECT greatest(f.since, least(dead.until, coalesce(\
            (SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker AND r.kind <> 'manual' \
             AND r.status NOT IN ('missed', 'skipped', 'running') AND ($3::timestamptz IS NULL OR r.scheduled_at <= $3) \
-            ORDER BY r.scheduled_at DESC LIMIT 1), \
-           least((SELECT s.since FROM trackd.trackers s WHERE s.tracker = t.tracker), \
-            (SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker AND r.kind <> 'manual' \
-             ORDER BY r.scheduled_at LIMIT 1))) AS latest_run) m WHERE m.latest_run IS NOT NULL",
+            ORDER BY r.scheduled_at DESC LIMIT 1), f.since))) AS whole_until) AS m WHERE m.whole_until IS NOT NULL",
     )
     .bind(trackers.to_vec(), Type::TEXT_ARRAY)
     .bind(most, Type::INT8)
@@ -208,7 +211,7 @@ pub async fn instants(
     let instants = |row: &Row| {
         let mut later: Vec<Timestamp> = row.get("later");
         later.reverse();
-        Instants { tracker: row.get("tracker"), latest_run: row.get("latest_run"), later }
+        Instants { tracker: row.get("tracker"), whole_until: row.get("whole_until"), later }
     };
     Ok(read(pool, statement).await?.iter().map(instants).collect())
 }

@@ -25,7 +25,7 @@ async fn opened() -> (Database, Pool) {
 
 async fn process(pool: &Pool, lease: Duration) -> Instance {
     let instance = Instance::new("test:1", lease);
-    instance.renew(pool).await.unwrap();
+    instance.renew(pool, None).await.unwrap();
     instance
 }
 
@@ -82,7 +82,7 @@ async fn a_process_that_stood_still_cannot_land_over_its_successor() {
     })
     .await;
     // It wakes up, and its lease holds again.
-    late.renew(&pool).await.unwrap();
+    late.renew(&pool, None).await.unwrap();
     let error = land(&pool, &run(1), &stale, 1).await.unwrap_err();
     assert!(claim::is_lost(&error), "{error}");
     ledger::record(&pool, late.id(), &[run(1)]).await.unwrap();
@@ -140,8 +140,38 @@ async fn what_ran_before_anybody_looked_at_the_past_hides_no_hole_before_it() {
     let three = Some(Timestamp::from_second(3).unwrap());
     for (until, latest) in [(three, 1), (None, 4)] {
         let instants = ledger::instants(&pool, instance.id(), &trackers, until, 100).await.unwrap();
-        assert_eq!(instants[0].latest_run.as_second(), latest, "{until:?}");
+        assert_eq!(instants[0].whole_until.as_second(), latest, "{until:?}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_process_had_in_its_memory_when_it_died_is_a_hole_though_later_runs_landed() {
+    let (_database, pool) = opened().await;
+    let at = |second| Timestamp::from_second(second).unwrap();
+    let (gone, alive) = (process(&pool, LONG).await, process(&pool, LONG).await);
+    let trackers = ["a".to_owned()];
+    ledger::meet(&pool, &trackers, at(2)).await.unwrap();
+    // 5 was skipped, and its row not written when 6 had landed.
+    ledger::record(&pool, gone.id(), &[run(3), run(4), run(6)]).await.unwrap();
+    let whole_until = async |until: Option<i64>, lives: bool| {
+        gone.renew(&pool, until.map(at)).await.unwrap();
+        if !lives {
+            gone.leave(&pool).await.unwrap();
+        }
+        let instants = ledger::instants(&pool, alive.id(), &trackers, None, 100).await.unwrap().remove(0);
+        (instants.whole_until.as_second(), instants.later.iter().map(|at| at.as_second()).collect::<Vec<_>>())
+    };
+    assert_eq!(whole_until(None, false).await, (6, vec![]), "it never said how far");
+    assert_eq!(whole_until(Some(4), true).await, (6, vec![]), "it lives, and will write what is missing");
+    assert_eq!(whole_until(None, false).await, (4, vec![6]), "what it said stands");
+    assert_eq!(whole_until(Some(9), false).await, (6, vec![]));
+    assert_eq!(whole_until(Some(1), false).await, (2, vec![3, 4, 6]), "the tracker is followed since then");
+    alive.forget(&pool, gone.id()).await.unwrap();
+    alive.forget(&pool, alive.id()).await.unwrap();
+    let instants = ledger::instants(&pool, alive.id(), &trackers, None, 100).await.unwrap();
+    assert_eq!(instants[0].whole_until, at(6));
+    assert!(claimed(&pool, &alive, &run(7)).await.is_some());
+    assert_eq!(gone.orphans(&pool).await.unwrap(), [], "none forgets itself");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -157,7 +187,7 @@ async fn what_is_reserved_is_no_hole_for_others_and_an_orphan_when_its_process_i
     let trackers = ["a".to_owned()];
     for (by, later) in [(&other, vec![at(5)]), (&first, Vec::new())] {
         let instants = ledger::instants(&pool, by.id(), &trackers, None, 100).await.unwrap();
-        assert_eq!((instants[0].latest_run, &instants[0].later), (at(3), &later));
+        assert_eq!((instants[0].whole_until, &instants[0].later), (at(3), &later));
     }
     // What has its outcome keeps it; the others are its own to begin, and nobody else's while it lives.
     for (by, second, has) in [(&other, 2, false), (&first, 3, false), (&first, 2, true)] {

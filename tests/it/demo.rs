@@ -188,7 +188,7 @@ async fn the_demo_lands_in_its_tables_and_the_queries_worth_trying_answer() {
     let config = parse(&text, std::path::Path::new("demo.toml"), &Environment::default()).expect("a configuration");
     let pool = Pool::new(PoolOptions::new(&database.url()).expect("options"));
     let instance = Arc::new(Instance::new("test:1", std::time::Duration::from_secs(3600)));
-    instance.renew(&pool).await.expect("registered");
+    instance.renew(&pool, None).await.expect("registered");
     let shared = Shared::without_spool(pool, instance, trackd::store::notify::channel().0);
     let now = clock::now();
     // The second look, two minutes later, is what the first query compares with.

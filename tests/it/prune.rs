@@ -95,7 +95,7 @@ async fn what_catching_up_and_the_status_go_by_is_never_pruned() {
         let instants = instants.into_iter().filter(|i| !i.tracker.contains("never ran"));
         let latest = ledger::latest(&pool, &trackers).await.unwrap();
         known.push((
-            instants.map(|i| (i.tracker, i.latest_run, i.later)).collect::<Vec<_>>(),
+            instants.map(|i| (i.tracker, i.whole_until, i.later)).collect::<Vec<_>>(),
             latest.iter().map(|(run, success)| (run.run_id, *success)).collect::<Vec<_>>(),
         ));
         if times == 0 {

@@ -30,7 +30,7 @@ impl Ledger for Database {
             if let Some(id) = self.predecessor.get() {
                 self.instance.succeed(&self.pool, *id).await.map_err(|error| unusable(&error))?;
             }
-            self.instance.renew(&self.pool).await.map_err(|error| unusable(&error))
+            self.instance.renew(&self.pool, None).await.map_err(|error| unusable(&error))
         }
         .boxed()
     }
@@ -52,7 +52,7 @@ impl Ledger for Database {
             let mut memories: HashMap<String, Memory> = HashMap::new();
             for instants in instants {
                 let memory = memories.entry(instants.tracker).or_default();
-                (memory.dealt_until, memory.recorded) = (Some(instants.latest_run), instants.later);
+                (memory.dealt_until, memory.recorded) = (Some(instants.whole_until), instants.later);
             }
             if let Some(spool) = self.spool.get() {
                 for (tracker, memory) in &mut memories {
@@ -77,12 +77,20 @@ impl Ledger for Database {
 
     fn reserve<'a>(&'a self, dues: &'a [Due]) -> BoxFuture<'a, Result<(), Unusable>> {
         let runs = dues.iter().map(|due| (&*due.tracker, due.scheduled_at, due.kind)).collect::<Vec<_>>();
-        async move { claim::reserve(&self.pool, &self.instance, &runs).await.map_err(|error| unusable(&error)) }.boxed()
+        async move {
+            claim::reserve(&self.pool, &self.instance, &runs).await.map_err(|error| unusable(&error))?;
+            if let Some(id) = self.predecessor.get() {
+                // What it had in its memory has its rows now.
+                self.instance.forget(&self.pool, *id).await.map_err(|error| unusable(&error))?;
+            }
+            Ok(())
+        }
+        .boxed()
     }
 
-    fn renew(&self) -> BoxFuture<'_, Result<Vec<Due>, Unusable>> {
+    fn renew(&self, whole_until: Timestamp) -> BoxFuture<'_, Result<Vec<Due>, Unusable>> {
         async move {
-            self.instance.renew(&self.pool).await.map_err(|error| unusable(&error))?;
+            self.instance.renew(&self.pool, Some(whole_until)).await.map_err(|error| unusable(&error))?;
             let orphans = self.instance.orphans(&self.pool).await.map_err(|error| unusable(&error))?;
             let due = |orphan: Orphan| Due {
                 tracker: orphan.tracker.into(),
