@@ -9,6 +9,7 @@ use crate::daemon::work::{Identity, Work};
 use crate::daemon::{self, Setup};
 use crate::run::{Backlog, End, Plan, Shared};
 use crate::schedule::Overlap;
+use crate::source::Hosts;
 use crate::spool::Spool;
 use crate::status::{Kind, Status};
 use crate::store::{ledger, notify};
@@ -41,7 +42,8 @@ pub(super) async fn daemon(config: Config, load: Arc<daemon::Load>, signals: Sig
     let spool = spool(&config)?;
     database.keep_in(Arc::clone(&spool), &config.daemon.state_dir);
     let (pool, instance) = (database.pool().clone(), Arc::clone(database.instance()));
-    let shared = Shared { pool, instance, notifier, spool: Some(Arc::clone(&spool)), open: database.opened() };
+    let hosts = Hosts::new(config.daemon.per_host);
+    let shared = Shared { pool, hosts, instance, notifier, spool: Some(Arc::clone(&spool)), open: database.opened() };
     let backlog = Arc::new(Backlog::new(spool, &shared));
     let identity = Identity { instance: shared.instance.name().to_owned(), run_id: ledger::run_id };
     let (statement_timeout, pool) = (config.database.statement_timeout, database.pool().clone());
@@ -130,13 +132,13 @@ fn work(
     statement_timeout: Duration,
 ) -> Result<Arc<dyn Work>, String> {
     let plan = Plan::new(config, tracker, shared).map_err(|error| error.to_string())?;
-    Ok(Arc::new(Planned { deadline: tracker.deadline(statement_timeout), plan }))
+    Ok(Arc::new(Planned { statement_timeout, plan }))
 }
 
 /// A plan as the daemon sees it.
 struct Planned {
     plan: Plan,
-    deadline: Duration,
+    statement_timeout: Duration,
 }
 
 impl Work for Planned {
@@ -144,12 +146,16 @@ impl Work for Planned {
         &self.plan.tracker().name
     }
 
+    fn group(&self) -> Option<&str> {
+        self.plan.group()
+    }
+
     fn overlap(&self) -> Overlap {
         self.plan.tracker().overlap
     }
 
     fn deadline(&self) -> Duration {
-        self.deadline
+        self.plan.deadline(self.statement_timeout)
     }
 
     fn run(self: Arc<Self>, scheduled_at: Timestamp, kind: Kind) -> BoxFuture<'static, End> {

@@ -15,7 +15,7 @@ pub struct Config {
     pub path: PathBuf,
     /// `[database]`; a change needs a restart.
     pub database: Database,
-    /// `[daemon]`; a change of `listen`, `workers`, `state_dir` or `spool_max` needs a restart.
+    /// `[daemon]`; a change of `listen`, `workers`, `per_host`, `state_dir` or `spool_max` needs a restart.
     pub daemon: Daemon,
     /// `[log]`; `level` is applied at reload.
     pub log: Log,
@@ -76,6 +76,8 @@ pub struct Daemon {
     pub listen: Option<std::net::SocketAddr>,
     /// Runs at the same time. Default 16, 1..=1024.
     pub workers: usize,
+    /// Requests at the same time to one host, and its runs; a change needs a restart. Default 4, 1..=1024.
+    pub per_host: usize,
     /// How long running runs may finish at stop. Default 30s.
     pub drain: Duration,
     /// Default: `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/trackd`, else `~/.local/state/trackd`; for root `/var/lib/trackd`.
@@ -213,6 +215,8 @@ pub struct HttpSource {
     pub max_body: u64,
     /// Redirects followed. Default 5, 0..=20.
     pub max_redirects: usize,
+    /// The least time between two requests to its host, whichever tracker makes them. Default none, 1ms..=1h.
+    pub rate_limit: Option<Duration>,
 }
 
 /// A template whose text and result are not to be printed.

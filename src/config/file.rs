@@ -191,9 +191,11 @@ fn daemon(mut fields: Fields<'_>, env: &Environment, folder: &Path) -> Option<Da
         }),
     });
     let workers = fields.get("workers", |node| node.integer(1..=1024)).unwrap_or(16);
+    let per_host = fields.get("per_host", |node| node.integer(1..=1024)).unwrap_or(4);
     let daemon = Daemon {
         listen: listen.unwrap_or_else(|| Some(([127, 0, 0, 1], 8787).into())),
         workers: usize::try_from(workers).expect("checked against 1..=1024"),
+        per_host: usize::try_from(per_host).expect("checked against 1..=1024"),
         drain: fields.get("drain", |node| node.duration(Duration::ZERO..=HOUR)).unwrap_or(SECOND * 30),
         state_dir: folder.join(fields.get("state_dir", path).unwrap_or_else(|| env.state_dir())),
         spool_max: fields.get("spool_max", |node| node.size(SPOOL_LEAST..=SPOOL_MOST)).unwrap_or(SPOOL_MAX),

@@ -8,6 +8,7 @@ use super::node::{Entry, Node};
 use super::read::Fields;
 use super::template::Template;
 use super::tracker::Context;
+use std::time::Duration;
 
 const MAX_BODY: u64 = 64 << 20;
 /// A body is held in memory.
@@ -39,6 +40,7 @@ fn rest(mut fields: Fields<'_>, context: &Context<'_>) -> HttpSource {
         max_redirects: fields
             .get("max_redirects", |node| node.integer(0..=20))
             .map_or(5, |n| n.unsigned_abs() as usize),
+        rate_limit: fields.get("rate_limit", rate_limit),
     };
     fields.finish();
     http
@@ -91,6 +93,28 @@ fn method(node: &Node) -> Result<String, Fault> {
         true => fault.hint(format!("methods are in capitals: \"{}\"", text.to_uppercase())),
         false => fault.hint("for example \"GET\" or \"POST\""),
     })
+}
+
+/// `2/s`: so many requests in a second, minute or hour, evenly spread. Gives the time between two.
+fn rate_limit(node: &Node) -> Result<Duration, Fault> {
+    const MOST: u32 = 1000;
+    let text = node.text()?;
+    let (count, unit) = text.split_once('/').unwrap_or((text, ""));
+    let seconds = match unit.trim() {
+        "s" => Some(1),
+        "m" => Some(60),
+        "h" => Some(3600),
+        _ => None,
+    };
+    let count = count.trim().parse().ok().filter(|count: &u32| *count > 0);
+    let fault = || node.fault(format!("expected requests per time, got {}", quote(text)));
+    let (Some(seconds), Some(count)) = (seconds, count) else {
+        return Err(fault().hint("for example \"2/s\", \"30/m\" or \"500/h\""));
+    };
+    match Duration::from_secs(seconds) / count {
+        distance if distance < Duration::from_secs(1) / MOST => Err(fault().hint(format!("at most {MOST}/s"))),
+        distance => Ok(distance),
+    }
 }
 
 fn headers(node: &Node, context: &Context<'_>) -> Result<Vec<(String, SecretTemplate)>, Fault> {

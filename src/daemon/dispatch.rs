@@ -1,4 +1,4 @@
-//! Due runs on their way to the workers: one lane a tracker.
+//! Due runs on their way to the workers: one lane a tracker, and of a group of trackers only so many at once.
 //!
 //! ```text
 //!  offer --> gate (schedule::overlap) --> next --ready--> take --> running --finish--+
@@ -9,6 +9,7 @@
 //! A lane runs one thing at a time. `offer` gives back what does not get a place, for the ledger.
 //! Must not know: tokio tasks, what a run does.
 
+use super::line::{Group, Line};
 use super::work::{Due, Work};
 use crate::schedule::Overlap;
 use crate::schedule::overlap::{Gate, Tick};
@@ -16,20 +17,19 @@ use crate::status::{Kind, TrackerState};
 use jiff::Timestamp;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use tokio::sync::Semaphore;
+use tokio::sync::Notify;
 
 /// The lanes of all trackers.
 pub struct Dispatch {
     lanes: Mutex<Lanes>,
-    /// One permit for each name in `Lanes::ready`.
-    ready: Semaphore,
+    /// Told for each run that can begin: a worker that waits takes it.
+    ready: Notify,
 }
 
-#[derive(Default)]
 struct Lanes {
     lanes: HashMap<Arc<str>, Lane>,
-    /// Lanes with something to run and nothing running, in the order they became so.
-    ready: VecDeque<Arc<str>>,
+    /// Lanes with something to run and nothing running.
+    ready: Line,
     stopped: bool,
 }
 
@@ -40,7 +40,8 @@ struct Lane {
     gate: Gate,
     /// Waits for a worker.
     next: Option<Due>,
-    running: bool,
+    /// Something runs, and it counts for this group.
+    running: Option<Group>,
     /// Caught-up instants, oldest first; bounded by `schedule::missed`.
     backlog: VecDeque<Due>,
 }
@@ -50,6 +51,13 @@ struct Lane {
 pub struct Job {
     pub work: Arc<dyn Work>,
     pub due: Due,
+}
+
+/// What there is for a worker.
+enum Start {
+    Job(Job),
+    Nothing,
+    Stopped,
 }
 
 /// What became of an offer.
@@ -70,7 +78,13 @@ pub enum Offer {
 impl Dispatch {
     /// Lanes for `works`.
     pub fn new(works: Vec<Arc<dyn Work>>) -> Dispatch {
-        let dispatch = Dispatch { lanes: Mutex::new(Lanes::default()), ready: Semaphore::new(0) };
+        Dispatch::bounded(works, usize::MAX)
+    }
+
+    /// Lanes for `works`, of which at most so many of one group run at once.
+    pub fn bounded(works: Vec<Arc<dyn Work>>, most_of_a_group: usize) -> Dispatch {
+        let lanes = Lanes { lanes: HashMap::new(), ready: Line::new(most_of_a_group), stopped: false };
+        let dispatch = Dispatch { lanes: Mutex::new(lanes), ready: Notify::new() };
         dispatch.replace(works);
         dispatch
     }
@@ -92,7 +106,7 @@ impl Dispatch {
             }
             lane.work = None;
             dropped.extend(lane.clear(name));
-            lane.running
+            lane.running.is_some()
         });
         dropped
     }
@@ -143,18 +157,15 @@ impl Dispatch {
     /// Cancel safety: safe; a run is taken without an await, or not at all.
     pub async fn take(&self) -> Option<Job> {
         loop {
-            self.ready.acquire().await.ok()?.forget();
-            let mut lanes = self.lock();
-            if lanes.stopped {
-                return None;
+            let mut ready = std::pin::pin!(self.ready.notified());
+            // Before the look: what becomes ready after it is told to this worker, too.
+            ready.as_mut().enable();
+            match self.lock().start() {
+                Start::Job(job) => return Some(job),
+                Start::Stopped => return None,
+                Start::Nothing => {}
             }
-            // The lane may be gone since: its permit is then spent for nothing.
-            let Some(name) = lanes.ready.pop_front() else { continue };
-            let Some(lane) = lanes.lanes.get_mut(&name) else { continue };
-            let (Some(work), false) = (lane.work.clone(), lane.running) else { continue };
-            let Some(due) = lane.next.take() else { continue };
-            lane.running = true;
-            return Some(Job { work, due });
+            ready.await;
         }
     }
 
@@ -162,14 +173,22 @@ impl Dispatch {
     pub fn finish(&self, tracker: &Arc<str>) {
         let mut lanes = self.lock();
         let Some(lane) = lanes.lanes.get_mut(tracker) else { return };
-        lane.running = false;
-        if lane.work.is_none() {
+        let group = lane.running.take();
+        let gone = lane.work.is_none();
+        lane.next = if gone { None } else { lane.follows(tracker) };
+        let follows = lane.next.is_some();
+        if gone {
             lanes.lanes.remove(tracker);
-            return;
         }
-        lane.next = lane.follows(tracker);
-        if lane.next.is_some() {
+        // Behind those of its group that wait already.
+        if follows {
             self.make_ready(&mut lanes, Arc::clone(tracker));
+        }
+        if let Some(group) = group {
+            lanes.ready.done(&group);
+            if lanes.ready.is_open() {
+                self.ready.notify_one();
+            }
         }
     }
 
@@ -178,7 +197,7 @@ impl Dispatch {
         let mut lanes = self.lock();
         lanes.stopped = true;
         lanes.ready.clear();
-        self.ready.close();
+        self.ready.notify_waiters();
         lanes.lanes.iter_mut().flat_map(|(name, lane)| lane.clear(name)).collect()
     }
 
@@ -194,7 +213,7 @@ impl Dispatch {
 
     /// What goes on; idle trackers are left out.
     pub fn states(&self) -> HashMap<Arc<str>, TrackerState> {
-        let state = |lane: &Lane| match lane.running {
+        let state = |lane: &Lane| match lane.running.is_some() {
             true => Some(TrackerState::Running),
             false => lane.next.is_some().then_some(TrackerState::Queued),
         };
@@ -204,12 +223,13 @@ impl Dispatch {
 
     /// Runs that go on.
     pub fn running(&self) -> usize {
-        self.lock().lanes.values().filter(|lane| lane.running).count()
+        self.lock().lanes.values().filter(|lane| lane.running.is_some()).count()
     }
 
     fn make_ready(&self, lanes: &mut Lanes, name: Arc<str>) {
-        lanes.ready.push_back(name);
-        self.ready.add_permits(1);
+        let Some(group) = lanes.lanes.get(&name).map(|lane| lane.group(&name)) else { return };
+        lanes.ready.push(&group, name);
+        self.ready.notify_one();
     }
 
     /// No code panics while it holds the lock for long enough to leave it half-changed: a poisoned lock is whole.
@@ -218,9 +238,38 @@ impl Dispatch {
     }
 }
 
+impl Lanes {
+    /// Takes the next run.
+    fn start(&mut self) -> Start {
+        if self.stopped {
+            return Start::Stopped;
+        }
+        while let Some((group, name)) = self.ready.next() {
+            if let Some(job) = self.lanes.get_mut(&name).and_then(|lane| lane.start(&group)) {
+                return Start::Job(job);
+            }
+            // The lane is gone, or was emptied, since it became ready.
+            self.ready.done(&group);
+        }
+        Start::Nothing
+    }
+}
+
 impl Lane {
     fn empty() -> Lane {
-        Lane { work: None, gate: Gate::default(), next: None, running: false, backlog: VecDeque::new() }
+        Lane { work: None, gate: Gate::default(), next: None, running: None, backlog: VecDeque::new() }
+    }
+
+    fn start(&mut self, group: &Group) -> Option<Job> {
+        let (Some(work), None) = (self.work.clone(), &self.running) else { return None };
+        let due = self.next.take()?;
+        self.running = Some(group.clone());
+        Some(Job { work, due })
+    }
+
+    fn group(&self, name: &Arc<str>) -> Group {
+        let shared = self.work.as_ref().and_then(|work| work.group());
+        shared.map_or_else(|| Group::Alone(Arc::clone(name)), |group| Group::Shared(Arc::from(group)))
     }
 
     /// The scheduled instant that waited for the run to end; with none, the lane is idle.
@@ -253,7 +302,7 @@ impl Lane {
         if self.gate.waiting().is_some() {
             dues.extend(self.waits(name));
         }
-        if !self.running {
+        if self.running.is_none() {
             // Nothing will ever finish here: a tracker that comes back must find its gate open.
             self.gate = Gate::default();
         }
@@ -278,9 +327,13 @@ mod tests {
 
     struct Named(&'static str, Overlap);
 
+    /// Of the group of its first letter, if its name is longer.
     impl Work for Named {
         fn name(&self) -> &str {
             self.0
+        }
+        fn group(&self) -> Option<&str> {
+            (self.0.len() > 1).then(|| &self.0[..1])
         }
         fn overlap(&self) -> Overlap {
             self.1
@@ -322,6 +375,54 @@ mod tests {
         assert_eq!((dispatch.running(), dispatch.queued()), (2, 1));
         dispatch.finish(&Arc::from("a"));
         assert_eq!(take(&dispatch), Some(tick("a", 3)));
+    }
+
+    #[test]
+    fn a_group_has_only_so_many_workers_and_another_group_overtakes() {
+        let dispatch = Dispatch::bounded(works(&["a1", "a2", "a3", "b1", "c"]), 2);
+        for name in ["a1", "a2", "a3", "b1", "c"] {
+            dispatch.offer(tick(name, 1));
+        }
+        let taken: Vec<_> = std::iter::from_fn(|| take(&dispatch)).map(|due| due.tracker).collect();
+        assert_eq!(taken.join(" "), "a1 b1 c a2");
+        assert_eq!((dispatch.running(), dispatch.queued()), (4, 1));
+        dispatch.finish(&Arc::from("b1"));
+        assert_eq!(take(&dispatch), None);
+        dispatch.offer(tick("a1", 2));
+        dispatch.finish(&Arc::from("a1"));
+        assert_eq!(take(&dispatch), Some(tick("a3", 1)), "it waited longer than a1's next");
+        dispatch.replace(works(&["a1"]));
+        dispatch.finish(&Arc::from("a3"));
+        assert_eq!(take(&dispatch), Some(tick("a1", 2)), "a tracker that is gone leaves its place");
+    }
+
+    #[tokio::test]
+    async fn a_worker_that_waits_is_told_of_every_run_that_can_begin() {
+        let dispatch = Arc::new(Dispatch::bounded(works(&["a1", "a2", "b"]), 1));
+        let waits = || {
+            tokio::spawn({
+                let dispatch = Arc::clone(&dispatch);
+                async move { dispatch.take().await.map(|job| job.due.tracker) }
+            })
+        };
+        let workers = [waits(), waits(), waits()];
+        tokio::task::yield_now().await;
+        for name in ["a1", "a2", "b"] {
+            dispatch.offer(tick(name, 1));
+        }
+        let mut taken = Vec::new();
+        let mut workers = Vec::from(workers);
+        while taken.len() < 3 {
+            let next = futures_util::future::select_all(workers);
+            let (name, _, rest) = tokio::time::timeout(Duration::from_secs(5), next).await.expect("a worker is told");
+            workers = rest;
+            let name = name.unwrap().unwrap();
+            // Only its end makes room for the other of its group.
+            dispatch.finish(&name);
+            taken.push(name);
+        }
+        taken.sort();
+        assert_eq!(taken.join(" "), "a1 a2 b");
     }
 
     #[test]

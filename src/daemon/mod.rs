@@ -16,6 +16,7 @@ mod housekeeping;
 pub mod intake;
 mod lease;
 pub mod ledger;
+mod line;
 mod opening;
 pub mod pulse;
 pub mod recorder;
@@ -157,7 +158,9 @@ impl Daemon {
         let state = Arc::new(State::new(config, &setup.identity.instance, clock::now()));
         let (recorder, inbox) = recorder::channel();
         let reports = Arc::new(Reports::new(setup.identity.clone(), Arc::clone(&state), recorder.clone()));
-        let dispatch = Arc::new(Dispatch::new(works.values().cloned().collect()));
+        // One worker is always another group's.
+        let most_of_a_group = config.daemon.per_host.min(config.daemon.workers.saturating_sub(1));
+        let dispatch = Arc::new(Dispatch::bounded(works.values().cloned().collect(), most_of_a_group));
         let intake = Arc::new(Intake { dispatch: Arc::clone(&dispatch), reports: Arc::clone(&reports) });
         let scheduler = Arc::new(Scheduler::new(Arc::clone(&intake)));
         let (publish, status) = watch::channel(Arc::new(state.snapshot(Gauges::default(), clock::now())));

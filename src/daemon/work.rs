@@ -16,6 +16,10 @@ use uuid::Uuid;
 pub trait Work: Send + Sync + 'static {
     /// The tracker's name.
     fn name(&self) -> &str;
+    /// Works of one group take turns: only so many run at once. `None`: it is alone.
+    fn group(&self) -> Option<&str> {
+        None
+    }
     /// What a tick does that finds it busy.
     fn overlap(&self) -> Overlap;
     /// A run that goes on longer is stuck.

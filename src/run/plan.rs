@@ -7,7 +7,7 @@ use super::landing::Landing;
 use super::{Error, Recipe, Shaping};
 use crate::config::{self, Config, Tracker};
 use crate::shape::{Rows, Table};
-use crate::source::{self, Ask, Source};
+use crate::source::{self, Ask, Hosts, Source};
 use crate::spool::Spool;
 use crate::status::Kind;
 use crate::store::Pool;
@@ -16,12 +16,15 @@ use crate::store::notify::Notifier;
 use jiff::Timestamp;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 /// What all plans of a process share.
 #[derive(Debug, Clone)]
 pub struct Shared {
     /// Where runs land.
     pub pool: Pool,
+    /// Whom their sources ask.
+    pub hosts: Hosts,
     /// This process.
     pub instance: Arc<Instance>,
     /// Who is told of runs that landed.
@@ -36,7 +39,7 @@ pub struct Shared {
 impl Shared {
     /// For a process that ends with its runs: it waits for the database, and keeps nothing.
     pub fn without_spool(pool: Pool, instance: Arc<Instance>, notifier: Notifier) -> Shared {
-        Shared { pool, instance, notifier, spool: None, open: Arc::new(true.into()) }
+        Shared { pool, hosts: Hosts::default(), instance, notifier, spool: None, open: Arc::new(true.into()) }
     }
 }
 
@@ -61,7 +64,7 @@ impl Plan {
     /// The source cannot be built (a header that is no header, a TLS store that cannot be read).
     pub fn new(config: &Config, tracker: &Arc<Tracker>, shared: &Shared) -> Result<Plan, source::Error> {
         Ok(Plan {
-            source: source::build(&tracker.source, tracker.timeout, tracker.retry)?,
+            source: source::build(&tracker.source, tracker.timeout, tracker.retry, &shared.hosts)?,
             landing: Landing::new(Recipe::of(config, tracker), tracker.retry, shared),
             template_vars: config::template::value(&config.vars),
             tracker: tracker.clone(),
@@ -71,6 +74,16 @@ impl Plan {
     /// The tracker.
     pub fn tracker(&self) -> &Arc<Tracker> {
         &self.tracker
+    }
+
+    /// What its source shares with others that must not be asked all at once.
+    pub fn group(&self) -> Option<&str> {
+        self.source.group()
+    }
+
+    /// The longest a run of this tracker can take.
+    pub fn deadline(&self, statement_timeout: Duration) -> Duration {
+        self.tracker.deadline(statement_timeout).saturating_add(self.source.turns())
     }
 
     /// What the source may depend on.

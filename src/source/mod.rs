@@ -6,10 +6,14 @@
 mod body;
 mod client;
 mod file;
+mod host;
 mod http;
 mod page;
 mod request;
 mod retry;
+mod rules;
+
+pub use host::Hosts;
 
 use crate::class::Class;
 use crate::config::{Retry, SourceSpec};
@@ -19,13 +23,14 @@ use std::time::Duration;
 
 /// Makes a tracker's source.
 ///
-/// What does not depend on the run is parsed here, so that a fetch costs its exchange and little else.
+/// What does not depend on the run is parsed here, so that a fetch costs its exchange and little else. Requests take
+/// their turn at their host among all sources that share `hosts`.
 ///
 /// # Errors
 /// Standing: no run of this tracker could ask its source (an address or a header that is none).
-pub fn build(spec: &SourceSpec, timeout: Duration, retry: Retry) -> Result<Box<dyn Source>, Error> {
+pub fn build(spec: &SourceSpec, timeout: Duration, retry: Retry, hosts: &Hosts) -> Result<Box<dyn Source>, Error> {
     Ok(match spec {
-        SourceSpec::Http(spec) => Box::new(http::Http::new(spec, timeout, retry)?),
+        SourceSpec::Http(spec) => Box::new(http::Http::new(spec, timeout, retry, hosts)?),
         SourceSpec::File(spec) => Box::new(file::File::new(spec, timeout)),
     })
 }
@@ -44,6 +49,16 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// `source::Error` after the last attempt, with its class and a hint.
     fn fetch<'a>(&'a self, ask: &'a Ask) -> BoxFuture<'a, Result<Payload, Error>>;
+
+    /// What it shares with other sources that must not ask all at once: its host. `None`: nothing.
+    fn group(&self) -> Option<&str> {
+        None
+    }
+
+    /// How long a fetch may wait for its turns, besides its attempts and the waits between them.
+    fn turns(&self) -> Duration {
+        Duration::ZERO
+    }
 }
 
 /// What a request may depend on, besides its configuration.
@@ -94,17 +109,19 @@ pub struct Error {
     pub retry_after: Option<Duration>,
     /// Attempts made, from 1.
     pub attempts: u32,
+    /// The source was not asked: its host does not answer, and is asked again after so long.
+    pub rests: Option<Duration>,
 }
 
 impl Error {
     /// The source is away or busy: the same request may pass later.
     fn retry(message: String) -> Error {
-        Error { message, class: Class::Retry, hint: None, status: None, retry_after: None, attempts: 1 }
+        Error { class: Class::Retry, ..Error::standing(message, None) }
     }
 
     /// It fails again until somebody changes something.
     fn standing(message: String, hint: Option<String>) -> Error {
-        Error { message, class: Class::Standing, hint, status: None, retry_after: None, attempts: 1 }
+        Error { message, class: Class::Standing, hint, status: None, retry_after: None, attempts: 1, rests: None }
     }
 }
 

@@ -48,6 +48,14 @@ impl Maker {
         Ok(if parts.constant() { Maker::Ready(parts.fill(&Value::UNDEFINED)?) } else { Maker::Each(parts) })
     }
 
+    /// Its address, where that is the same for every run.
+    pub(super) fn url(&self) -> Option<&Url> {
+        match self {
+            Maker::Ready(request) => Some(request.url()),
+            Maker::Each(_) => None,
+        }
+    }
+
     /// The request of one run.
     pub(super) fn make(&self, context: &Value) -> Result<Request, Error> {
         match self {

@@ -14,6 +14,11 @@ pub(super) fn backoff(retry: &Retry, attempt: u32, chance: f64) -> Duration {
     retry.base.saturating_mul(doubled).min(retry.max).mul_f64(chance)
 }
 
+/// The longest that the waits of a run may be together.
+pub(super) fn patience(retry: &Retry) -> Duration {
+    (1..retry.attempts).map(|attempt| backoff(retry, attempt, 1.0)).sum()
+}
+
 /// What Retry-After asks for, seconds or an HTTP date, held between max(base, 1 s) and `retry.max`.
 ///
 /// The floor is there because servers send "0" and dates already past; the cap because they send days.
@@ -42,6 +47,12 @@ mod tests {
         let most: Vec<u64> = (1..=8).map(|attempt| backoff(&RETRY, attempt, 1.0).as_secs()).collect();
         assert_eq!(most, [1, 2, 4, 8, 16, 32, 60, 60]);
         assert_eq!(backoff(&RETRY, u32::MAX, 0.5), Duration::from_secs(30));
+    }
+
+    #[test]
+    fn patience_is_the_sum_of_the_longest_waits() {
+        assert_eq!(patience(&RETRY), Duration::from_secs(1 + 2 + 4));
+        assert_eq!(patience(&Retry { attempts: 1, ..RETRY }), Duration::ZERO);
     }
 
     #[test]

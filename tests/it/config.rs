@@ -191,6 +191,27 @@ fn an_empty_file_is_all_defaults() {
 }
 
 #[test]
+fn a_rate_is_requests_per_second_minute_or_hour_evenly_spread() {
+    let limit = |text: &str| {
+        let text = format!(
+            "[[tracker]]\nname = \"a\"\nevery = \"1m\"\nhttp = {{ url = \"http://h/\", rate_limit = \"{text}\" }}\n\
+             [[tracker.table]]\nname = \"a\"\nhistory = \"snapshot\"\nrows = \".\"\ncolumns = {{ v = \"text\" }}\n"
+        );
+        parse(&text).map(|config| match &config.trackers[0].source {
+            SourceSpec::Http(http) => http.rate_limit.expect("a rate"),
+            SourceSpec::File(_) => panic!("a file"),
+        })
+    };
+    for (text, milliseconds) in [("2/s", 500), ("1000/s", 1), ("30/m", 2000), ("500 / h", 7200), ("1/h", 3_600_000)] {
+        assert_eq!(limit(text).unwrap(), Duration::from_millis(milliseconds), "{text}");
+    }
+    for text in ["", "2", "0/s", "-1/s", "2/d", "1001/s", "0.5/s", "/s", "99999999999/h"] {
+        assert!(limit(text).unwrap_err().to_string().contains("http.rate_limit"), "{text}");
+    }
+    assert_eq!(parse("").unwrap().daemon.per_host, 4);
+}
+
+#[test]
 fn runs_are_kept_for_a_time_or_forever() {
     let keep = |text: &str| parse(&format!("[daemon]\nkeep_runs = {text}")).unwrap().daemon.keep_runs;
     assert_eq!(keep("\"7d\""), Some(Duration::from_secs(7 * 86_400)));
@@ -377,13 +398,13 @@ fn a_reload_names_what_it_changes() {
     assert_eq!(restart("spool_max = \"1GiB\""), []);
     let new = SMALL.replace("Leader-board", "other").replace(
         "[vars]",
-        "[database]\npool_size = 6\n[daemon]\nworkers = 2\ndrain = \"1s\"\n[log]\nlevel = \"debug\"\nformat = \"json\"\n[vars]",
+        "[database]\npool_size = 6\n[daemon]\nworkers = 2\nper_host = 2\ndrain = \"1s\"\n[log]\nlevel = \"debug\"\nformat = \"json\"\n[vars]",
     );
     let change = diff(&old, &parse(&new).unwrap());
     assert_eq!(
         change.to_string(),
         "added 1 (other), changed 0, removed 1 (Leader-board), connections anew for database.pool_size, log.level is debug; \
-         a restart is needed for daemon.workers, log.format"
+         a restart is needed for daemon.workers, daemon.per_host, log.format"
     );
 }
 

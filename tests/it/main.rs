@@ -20,6 +20,7 @@ mod examples;
 mod failover;
 mod faults;
 mod health;
+mod hosts;
 mod init;
 mod landing;
 mod outage;

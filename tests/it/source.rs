@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use trackd::class::Class;
 use trackd::config::checked::SecretTemplate;
 use trackd::config::{FileSource, HttpSource, Retry, SourceSpec, Template};
-use trackd::source::{self, Ask, Error, Payload, Source};
+use trackd::source::{self, Ask, Error, Hosts, Payload, Source};
 
 const RETRY: Retry = Retry { attempts: 3, base: Duration::from_millis(1), max: Duration::from_millis(2) };
 const TIMEOUT: Duration = Duration::from_secs(20);
@@ -25,6 +25,7 @@ fn spec(url: &str) -> HttpSource {
         body: None,
         max_body: 1 << 20,
         max_redirects: 3,
+        rate_limit: None,
     }
 }
 
@@ -37,7 +38,7 @@ fn ask() -> Ask {
 }
 
 fn build(spec: HttpSource) -> Box<dyn Source> {
-    source::build(&SourceSpec::Http(spec), TIMEOUT, RETRY).expect("source")
+    source::build(&SourceSpec::Http(spec), TIMEOUT, RETRY, &Hosts::default()).expect("source")
 }
 
 async fn fetch(spec: HttpSource) -> Result<Payload, Error> {
@@ -50,7 +51,7 @@ async fn fetch_file(path: &std::path::Path, max_body: u64) -> Result<Payload, Er
         base: std::path::PathBuf::new(),
         max_body,
     });
-    source::build(&spec, TIMEOUT, RETRY).expect("source").fetch(&ask()).await
+    source::build(&spec, TIMEOUT, RETRY, &Hosts::default()).expect("source").fetch(&ask()).await
 }
 
 #[tokio::test]
@@ -206,7 +207,7 @@ async fn a_body_that_drips_ends_at_the_timeout() {
     for answer in [drip, Answer::Silence] {
         let server = Faulty::start([answer]).await;
         let (timeout, retry) = (Duration::from_millis(200), Retry { attempts: 2, ..RETRY });
-        let source = source::build(&SourceSpec::Http(spec(&server.url("/d"))), timeout, retry);
+        let source = source::build(&SourceSpec::Http(spec(&server.url("/d"))), timeout, retry, &Hosts::default());
         let begun = Instant::now();
         let error = source.expect("source").fetch(&ask()).await.expect_err("error");
         assert_eq!(
@@ -337,7 +338,7 @@ async fn a_small_error_page_keeps_the_connection() {
 
 #[test]
 fn what_can_never_be_asked_is_refused_when_built() {
-    let build = |spec| match source::build(&SourceSpec::Http(spec), TIMEOUT, RETRY) {
+    let build = |spec| match source::build(&SourceSpec::Http(spec), TIMEOUT, RETRY, &Hosts::default()) {
         Ok(_) => panic!("built"),
         Err(error) => error,
     };

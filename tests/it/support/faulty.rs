@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
@@ -21,6 +21,8 @@ pub(crate) enum Answer {
     Endless(Vec<u8>, Vec<u8>),
     /// These bytes, then one byte each so often, for ever.
     Drip(Vec<u8>, Duration),
+    /// These bytes, after so long.
+    Late(Vec<u8>, Duration),
     /// Nothing; the connection is closed.
     Close,
     /// Nothing; the connection stays.
@@ -75,6 +77,9 @@ pub(crate) fn head(status: u16, headers: &[(&str, &str)], length: usize) -> Stri
 struct Seen {
     connections: usize,
     requests: Vec<String>,
+    /// When each request was there, and how many there were then without an answer, this one included.
+    at: Vec<(Instant, usize)>,
+    open: usize,
     written: u64,
 }
 
@@ -82,6 +87,7 @@ struct Seen {
 #[derive(Debug)]
 pub(crate) struct Faulty {
     address: SocketAddr,
+    script: Arc<Mutex<Script>>,
     seen: Arc<Mutex<Seen>>,
     task: JoinHandle<()>,
 }
@@ -101,8 +107,29 @@ impl Faulty {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let seen = Arc::new(Mutex::new(Seen::default()));
-        let task = tokio::spawn(accept(listener, Arc::new(Mutex::new(script)), seen.clone()));
-        Faulty { address, seen, task }
+        let script = Arc::new(Mutex::new(script));
+        let task = tokio::spawn(accept(listener, script.clone(), seen.clone()));
+        Faulty { address, script, seen, task }
+    }
+
+    /// Gives these answers from now on.
+    pub(crate) fn turn_to(&self, answers: impl IntoIterator<Item = Answer>) {
+        *self.script.lock().expect("script") = Script::Turns(answers.into_iter().collect());
+    }
+
+    /// Host and port.
+    pub(crate) fn host(&self) -> String {
+        self.address.to_string()
+    }
+
+    /// When each request was there.
+    pub(crate) fn instants(&self) -> Vec<Instant> {
+        self.seen.lock().expect("seen").at.iter().map(|(at, _)| *at).collect()
+    }
+
+    /// How many requests were without an answer when each was there, itself included.
+    pub(crate) fn crowds(&self) -> Vec<usize> {
+        self.seen.lock().expect("seen").at.iter().map(|(_, open)| *open).collect()
     }
 
     pub(crate) fn url(&self, path: &str) -> String {
@@ -143,7 +170,22 @@ async fn accept(listener: TcpListener, script: Arc<Mutex<Script>>, seen: Arc<Mut
 async fn serve(mut stream: TcpStream, script: Arc<Mutex<Script>>, seen: Arc<Mutex<Seen>>) {
     while let Some(request) = request(&mut stream).await {
         let answer = script.lock().expect("script").answer(&request);
-        seen.lock().expect("seen").requests.push(request);
+        {
+            let mut seen = seen.lock().expect("seen");
+            seen.requests.push(request);
+            seen.open += 1;
+            let open = seen.open;
+            seen.at.push((Instant::now(), open));
+        }
+        if let Answer::Late(_, pause) = &answer {
+            tokio::time::sleep(*pause).await;
+        }
+        if let Answer::Silence = answer {
+            // Until the client is gone.
+            let _ = stream.read(&mut [0]).await;
+        }
+        // Before the answer: a client that has it may ask again at once.
+        seen.lock().expect("seen").open -= 1;
         if !give(&mut stream, answer, &seen).await {
             return;
         }
@@ -153,7 +195,7 @@ async fn serve(mut stream: TcpStream, script: Arc<Mutex<Script>>, seen: Arc<Mute
 /// Whether the connection goes on.
 async fn give(stream: &mut TcpStream, answer: Answer, seen: &Mutex<Seen>) -> bool {
     match answer {
-        Answer::Bytes(bytes) => stream.write_all(&bytes).await.is_ok(),
+        Answer::Bytes(bytes) | Answer::Late(bytes, _) => stream.write_all(&bytes).await.is_ok(),
         Answer::Cut(bytes) => {
             let _ = stream.write_all(&bytes).await;
             let _ = stream.shutdown().await;
@@ -175,8 +217,7 @@ async fn give(stream: &mut TcpStream, answer: Answer, seen: &Mutex<Seen>) -> boo
             }
             false
         }
-        Answer::Close => false,
-        Answer::Silence => std::future::pending().await,
+        Answer::Close | Answer::Silence => false,
     }
 }
 
