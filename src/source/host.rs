@@ -142,6 +142,15 @@ impl Host {
         Error { rests: Some(until), ..self.away(rest.since, &next) }
     }
 
+    fn paused(&self, until: Instant) -> Error {
+        let wait = until.saturating_duration_since(Instant::now());
+        let next = (clock::now() + wait).strftime(SECONDS).to_string();
+        let hint =
+            "it asked for so long a pause (Retry-After), or http.rate_limit of one of its trackers makes it wait";
+        let message = format!("host {}: nobody asks it before {next}", self.name);
+        Error { hint: Some(hint.into()), rests: Some(wait), ..Error::retry(message) }
+    }
+
     fn away(&self, since: Instant, next: &str) -> Error {
         let since = clock::now() - since.elapsed();
         let message = format!("host {} does not answer since {}, {next}", self.name, since.strftime(SECONDS));
@@ -166,8 +175,9 @@ impl Member {
     /// Cancel safety: safe; a turn that was given is over when it is dropped.
     ///
     /// # Errors
-    /// Retry: the host rests (`rests` says how long), or `patience` is over.
+    /// Retry: the host rests, or will not be asked within `patience` (`rests` says how long), or `patience` is over.
     pub(super) async fn turn(self: &Arc<Member>, patience: Duration) -> Result<Turn, Error> {
+        let give_up = Instant::now() + patience;
         let turn = async {
             let _first = self.host.line.lock().await;
             loop {
@@ -177,6 +187,8 @@ impl Member {
                     Verdict::Go { probe } => return Ok(Turn { member: Arc::clone(self), probe }),
                     Verdict::Rests(rest) => return Err(self.host.resting(rest)),
                     Verdict::Wait(None) => changed.await,
+                    // Not waited for in vain.
+                    Verdict::Wait(Some(until)) if until > give_up => return Err(self.host.paused(until)),
                     Verdict::Wait(Some(until)) => {
                         let _ = tokio::time::timeout_at(until.into(), changed).await;
                     }

@@ -45,7 +45,7 @@ struct Place {
     home: Mutex<Option<Arc<Member>>>,
 }
 
-/// What an attempt has left.
+/// What there is left to wait: of this attempt for the other side, and of the run for its turns.
 struct Left {
     exchange: Duration,
     turns: Duration,
@@ -72,8 +72,10 @@ impl Http {
         let request = self.maker.make(&ask.context)?;
         let mut attempt = 1;
         let mut patience = retry::patience(&self.retry);
+        let mut left = Left { exchange: self.timeout, turns: self.turns() };
         loop {
-            let error = match self.attempt(&request).await {
+            left.exchange = self.timeout;
+            let error = match self.attempt(&request, &mut left).await {
                 Ok((response, body)) => return Ok(Payload { body, response, attempts: attempt }),
                 Err(error) => Error { attempts: attempt, ..error },
             };
@@ -91,10 +93,9 @@ impl Http {
         }
     }
 
-    async fn attempt(&self, request: &Request) -> Result<(Response, Bytes), Error> {
+    async fn attempt(&self, request: &Request, left: &mut Left) -> Result<(Response, Bytes), Error> {
         self.place.settle(request.url());
-        let mut left = Left { exchange: self.timeout, turns: self.turn() };
-        let (turn, answer) = self.send(again(request), &mut left).await?;
+        let (turn, answer) = self.send(again(request), left).await?;
         let reading = self.read(request, &turn, answer);
         tokio::time::timeout(left.exchange, reading).await.unwrap_or_else(|_| Err(self.late(request)))
     }
@@ -168,12 +169,6 @@ impl Http {
         Err(error)
     }
 
-    /// How long an attempt waits for its turn: for those before it, and for a pause that the host asks for.
-    fn turn(&self) -> Duration {
-        let waits = self.timeout.saturating_add(self.retry.max);
-        waits.saturating_add(self.place.distances())
-    }
-
     fn late(&self, request: &Request) -> Error {
         let timeout = humantime::format_duration(self.timeout);
         Error::retry(format!("{}: no complete response within the timeout of {timeout}", client::shown(request)))
@@ -214,8 +209,10 @@ impl Source for Http {
         Some(&self.place.group)
     }
 
+    /// For those before it, each at a distance, and once for one that hangs and for a pause that the host asks for.
     fn turns(&self) -> Duration {
-        self.turn().saturating_mul(self.retry.attempts)
+        let distances = self.place.distances().saturating_mul(self.retry.attempts);
+        self.timeout.saturating_add(self.retry.max).saturating_add(distances)
     }
 }
 

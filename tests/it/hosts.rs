@@ -16,8 +16,8 @@ const ONCE: Retry = Retry { attempts: 1, base: Duration::from_secs(5), max: Dura
 const TWICE: Retry = Retry { attempts: 2, ..ONCE };
 const BODY: &str = r#"{"rows":[{"k":"a","v":1}]}"#;
 
-fn at_rate(url: &str, retry: Retry, hosts: &Hosts, rate_limit: Option<Duration>) -> Box<dyn Source> {
-    let source = HttpSource {
+fn http(url: &str, rate_limit: Option<Duration>) -> SourceSpec {
+    SourceSpec::Http(HttpSource {
         method: "GET".into(),
         url: Template::compile(url).unwrap(),
         headers: Vec::new(),
@@ -26,8 +26,15 @@ fn at_rate(url: &str, retry: Retry, hosts: &Hosts, rate_limit: Option<Duration>)
         max_body: 1 << 20,
         max_redirects: 3,
         rate_limit,
-    };
-    source::build(&SourceSpec::Http(source), TIMEOUT, retry, hosts).expect("source")
+    })
+}
+
+fn at_rate(url: &str, retry: Retry, hosts: &Hosts, rate_limit: Option<Duration>) -> Box<dyn Source> {
+    source::build(&http(url, rate_limit), TIMEOUT, retry, hosts).expect("source")
+}
+
+fn impatient(url: &str, timeout: Duration, hosts: &Hosts) -> Box<dyn Source> {
+    source::build(&http(url, None), timeout, ONCE, hosts).expect("source")
 }
 
 fn build(url: &str, retry: Retry, hosts: &Hosts) -> Box<dyn Source> {
@@ -96,6 +103,54 @@ async fn nobody_asks_a_host_before_its_retry_after_is_over() {
     assert!(fetch(&others).await.iter().all(Result::is_ok));
     // It began when the head was there, shortly before we had its error.
     assert!(begun.elapsed() >= Duration::from_millis(800), "{:?}", begun.elapsed());
+}
+
+#[tokio::test]
+async fn a_pause_that_is_longer_than_a_run_may_wait_fails_it_at_once() {
+    let server = Faulty::start([Answer::new(503, &[("Retry-After", "3600")], "")]).await;
+    let hosts = Hosts::default();
+    let patient = Retry { max: Duration::from_secs(3600), ..ONCE };
+    let told = [build(&server.url("/"), patient, &hosts)];
+    assert_eq!(fetch(&told).await[0].as_ref().expect_err("503").status, Some(503));
+    let begun = Instant::now();
+    let error = fetch(&[build(&server.url("/"), TWICE, &hosts)]).await.remove(0).expect_err("it waits in vain");
+    assert!(begun.elapsed() < TIMEOUT, "{:?}", begun.elapsed());
+    assert!(error.message.starts_with(&format!("host {}: nobody asks it before 20", server.host())), "{error}");
+    assert_eq!((error.class, error.attempts, server.requests().len()), (Class::Retry, 1, 1));
+}
+
+#[tokio::test]
+async fn a_run_that_waits_for_its_turn_is_not_late() {
+    let server = Faulty::start([late("1", Duration::from_millis(700))]).await;
+    let (hosts, timeout) = (Hosts::new(1), Duration::from_secs(2));
+    let sources: Vec<_> = (0..4).map(|_| impatient(&server.url("/"), timeout, &hosts)).collect();
+    let begun = Instant::now();
+    assert!(fetch(&sources).await.iter().all(Result::is_ok));
+    assert!(begun.elapsed() > timeout);
+}
+
+#[tokio::test]
+async fn a_host_whose_requests_hang_keeps_nobody_in_line_for_ever() {
+    let server = Faulty::start([Answer::Silence]).await;
+    let hosts = Hosts::new(1);
+    // It waits for its turn longer than the others: they are told first.
+    let hangs = impatient(&server.url("/"), Duration::from_secs(600), &hosts);
+    let retry = Retry { max: Duration::ZERO, ..ONCE };
+    let ask = Ask { context: minijinja::Value::default() };
+    let mut hanging = hangs.fetch(&ask);
+    eventually("a request that hangs", PATIENCE, async || {
+        assert!(futures_util::poll!(&mut hanging).is_pending());
+        server.requests().len() == 1
+    })
+    .await;
+    let source = http(&server.url("/"), None);
+    let waits = source::build(&source, Duration::from_millis(200), retry, &hosts).expect("source");
+    let error = waits.fetch(&ask).await.expect_err("no turn");
+    let expected = format!("host {}: no turn within 200ms, other requests to it go first", server.host());
+    assert_eq!((error.to_string(), error.class), (expected, Class::Retry));
+    drop(hanging);
+    server.turn_to([Answer::ok("1")]);
+    assert!(waits.fetch(&ask).await.is_ok(), "a request that was given up leaves its place");
 }
 
 #[tokio::test]
