@@ -8,6 +8,7 @@ pub mod health;
 pub use health::{Health, Server};
 
 use crate::class::Class;
+use crate::schedule::pace::Standing;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -45,6 +46,10 @@ pub struct Status {
     pub server: Option<Server>,
     /// Totals since the start.
     pub totals: Totals,
+    /// Trackers that are stale.
+    pub stale: usize,
+    /// Trackers with a fault that stands.
+    pub standing: usize,
     /// In the order of the file.
     pub trackers: Vec<Tracker>,
 }
@@ -128,6 +133,12 @@ pub struct Tracker {
     pub last: Option<Run>,
     /// The scheduled instant of the latest success.
     pub last_success: Option<Timestamp>,
+    /// When it becomes stale, or became; `None` without `fresh_within`.
+    pub stale_at: Option<Timestamp>,
+    /// No success for `fresh_within`.
+    pub stale: bool,
+    /// The fault that stands, until the next success or reload.
+    pub standing: Option<Standing>,
     /// Failures since the latest success.
     pub failures_in_a_row: u32,
     /// Since the start.

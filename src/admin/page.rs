@@ -59,6 +59,10 @@ struct Row<'a> {
     last: Option<Last<'a>>,
     next: Option<When>,
     last_success: Option<When>,
+    /// Since when it is stale.
+    stale: Option<When>,
+    /// It is tried at one in so many instants.
+    every_nth: u32,
     failures: u32,
 }
 
@@ -99,7 +103,7 @@ impl<'a> View<'a> {
         let mut trackers: Vec<&Tracker> = status.trackers.iter().collect();
         let failing = trackers.iter().filter(|tracker| tracker.failures_in_a_row > 0).count();
         if trackers.len() > TRACKERS {
-            trackers.sort_by_key(|tracker| tracker.failures_in_a_row == 0);
+            trackers.sort_by_key(|tracker| tracker.failures_in_a_row == 0 && !tracker.stale);
             trackers.truncate(TRACKERS);
         }
         let samples = trackers.iter().flat_map(|tracker| tracker.newest.iter().map(|sample| (&*tracker.name, sample)));
@@ -132,6 +136,8 @@ impl<'a> Row<'a> {
         let (state, tone) = match (tracker.state, tracker.failures_in_a_row, &tracker.last) {
             (TrackerState::Running, ..) => ("running", "busy"),
             (TrackerState::Queued, ..) => ("queued", "warn"),
+            _ if tracker.standing.is_some() => ("standing fault", "bad"),
+            _ if tracker.stale => ("stale", "bad"),
             (TrackerState::Idle, 1.., _) => ("failing", "bad"),
             (TrackerState::Idle, 0, Some(_)) => ("idle", "ok"),
             (TrackerState::Idle, 0, None) => ("no run yet", "idle"),
@@ -144,6 +150,8 @@ impl<'a> Row<'a> {
             last: tracker.last.as_ref().map(|run| Last::new(run, now)),
             next: tracker.next_run.map(|at| When::new(at, now)),
             last_success: tracker.last_success.map(|at| When::new(at, now)),
+            stale: tracker.stale_at.filter(|_| tracker.stale).map(|at| When::new(at, now)),
+            every_nth: tracker.standing.map_or(1, |fault| fault.every_nth),
             failures: tracker.failures_in_a_row,
         }
     }

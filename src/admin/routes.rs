@@ -4,7 +4,7 @@
 
 use super::page::Page;
 use crate::clock;
-use crate::status::{Phase, Status};
+use crate::status::{Phase, Status, Tracker};
 use axum::extract::{Request, State};
 use axum::http::header::{self, HeaderName, HeaderValue};
 use axum::http::{StatusCode, Uri};
@@ -15,6 +15,9 @@ use axum::{Json, Router};
 use std::net::IpAddr;
 use std::sync::Arc;
 use tokio::sync::watch;
+
+/// Trackers named in one line.
+const NAMED: usize = 10;
 
 #[derive(Clone)]
 struct Shown {
@@ -89,7 +92,19 @@ fn away(status: &Status) -> String {
 
 /// What is not as it should be, and keeps no run from landing.
 pub(super) fn troubles(status: &Status) -> Vec<String> {
-    status.server.iter().flat_map(|server| server.troubles()).map(|trouble| trouble.what).collect()
+    let stale = status.trackers.iter().filter(|tracker| tracker.stale);
+    let standing = status.trackers.iter().filter(|tracker| tracker.standing.is_some());
+    let server = status.server.iter().flat_map(|server| server.troubles()).map(|trouble| trouble.what);
+    server.chain(named(stale, "stale")).chain(named(standing, "with a standing fault")).collect()
+}
+
+/// "3 trackers stale: a, b, c"
+fn named<'a>(trackers: impl Iterator<Item = &'a Tracker>, what: &str) -> Option<String> {
+    let names: Vec<&str> = trackers.map(|tracker| tracker.name.as_str()).collect();
+    let more = if names.len() > NAMED { format!(" and {} more", names.len() - NAMED) } else { String::new() };
+    let plural = if names.len() == 1 { "tracker" } else { "trackers" };
+    let shown = names[..names.len().min(NAMED)].join(", ");
+    (!names.is_empty()).then(|| format!("{} {plural} {what}: {shown}{more}", names.len()))
 }
 
 async fn api_status(State(shown): State<Shown>) -> Response {

@@ -146,6 +146,8 @@ pub struct Tracker {
     pub missed: Missed,
     /// Default coalesce.
     pub overlap: Overlap,
+    /// No success for so long: stale. Default none.
+    pub fresh_within: Option<Duration>,
     /// One attempt of the source. Default 30s.
     pub timeout: Duration,
     /// Default 4 attempts, base 1s, max 1m.

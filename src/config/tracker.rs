@@ -47,6 +47,7 @@ struct Common {
     jitter: Duration,
     missed: Missed,
     overlap: Overlap,
+    fresh_within: Option<Duration>,
     timeout: Duration,
     retry: Retry,
     on_bad_row: OnBadRow,
@@ -101,6 +102,7 @@ pub(super) fn read(node: &Node, context: &Context<'_>) -> Option<Draft> {
             jitter: common.jitter,
             missed: common.missed,
             overlap: common.overlap,
+            fresh_within: common.fresh_within,
             timeout: common.timeout,
             retry: common.retry,
             on_bad_row: common.on_bad_row,
@@ -171,6 +173,7 @@ fn common(fields: &mut Fields<'_>) -> Common {
                 .map_or(100, |limit| u32::try_from(limit).expect("checked against 1..=10000")),
         },
         overlap: fields.get("overlap", |node| node.word(&overlaps)).unwrap_or(Overlap::Coalesce),
+        fresh_within: fields.get("fresh_within", fresh_within).flatten(),
         timeout: fields.get("timeout", |node| node.duration(SHORTEST..=DAY)).unwrap_or(SECOND * 30),
         retry: fields.get("retry", |node| Ok(retry(Fields::new("retry", node, sink)?))).unwrap_or(Retry {
             attempts: 4,
@@ -178,6 +181,17 @@ fn common(fields: &mut Fields<'_>) -> Common {
             max: SECOND * 60,
         }),
         on_bad_row: fields.get("on_bad_row", |node| node.word(&bad_rows)).unwrap_or(OnBadRow::Reject),
+    }
+}
+
+/// "off" is for a tracker that need not be fresh where the defaults say that all are.
+fn fresh_within(node: &Node) -> Result<Option<Duration>, Fault> {
+    match node.text() {
+        Ok("off") => Ok(None),
+        _ => {
+            let length = node.duration(SECOND..=DAY * 3650).map(Some);
+            length.map_err(|fault| fault.hint("for example \"45m\"; \"off\" turns it off"))
+        }
     }
 }
 

@@ -40,6 +40,9 @@ impl Intake {
     /// An instant of the schedule is here.
     pub fn due(&self, tracker: &Arc<str>, scheduled_at: Timestamp) {
         let due = Due { tracker: Arc::clone(tracker), scheduled_at, kind: Kind::Scheduled };
+        if let Some(reason) = self.reports.passes_over(tracker) {
+            return self.skipped(&due, &reason);
+        }
         match self.dispatch.offer(due) {
             Offer::Taken => self.reports.moved(),
             Offer::Displaced(due) => self.skipped(&due, "a later instant came before it could begin"),

@@ -38,6 +38,14 @@ pub trait Ledger: Send + Sync + 'static {
         until: Option<Timestamp>,
     ) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>>;
 
+    /// The latest run of each of these trackers, whoever ran it, and the instant of its latest success.
+    ///
+    /// # Errors
+    /// As `open`.
+    fn latest(&self, _trackers: Vec<String>) -> BoxFuture<'_, Result<Vec<Latest>, Unusable>> {
+        Box::pin(std::future::ready(Ok(Vec::new())))
+    }
+
     /// Writes all of these runs or none; an instant that has its row keeps it.
     ///
     /// # Errors
@@ -123,6 +131,9 @@ pub struct Tidied {
     pub analyzed: Vec<String>,
 }
 
+/// A tracker's latest run, and the instant of its latest success.
+pub type Latest = (Run, Option<Timestamp>);
+
 /// A tracker's past.
 #[derive(Debug, Clone, Default)]
 pub struct Memory {
@@ -132,8 +143,9 @@ pub struct Memory {
     pub dealt_until: Option<Timestamp>,
     /// Later instants that have a row, upwards.
     pub recorded: Vec<Timestamp>,
-    /// Its latest run, and the instant of its latest success.
-    pub last: Option<(Run, Option<Timestamp>)>,
+    /// Since when it is followed.
+    pub since: Option<Timestamp>,
+    pub last: Option<Latest>,
 }
 
 /// Why the ledger cannot be used.

@@ -18,6 +18,7 @@ mod lease;
 pub mod ledger;
 mod line;
 mod opening;
+mod publish;
 pub mod pulse;
 pub mod recorder;
 mod reload;
@@ -66,9 +67,6 @@ const DATABASE: Duration = Duration::from_secs(15 * 60);
 const CHORES: Duration = Duration::from_secs(2 * 60 * 60);
 /// Instants are whole milliseconds.
 const INSTANTS_APART: SignedDuration = SignedDuration::from_millis(1);
-/// The status is published at most so often, and never costs more than one part in `PUBLISH_SHARE` of a core.
-const PUBLISH: Duration = Duration::from_millis(250);
-const PUBLISH_SHARE: u32 = 50;
 
 /// Makes the work of one tracker of a configuration, or says in one line why it cannot.
 pub type MakeWork = dyn Fn(&Config, &Arc<Tracker>) -> Result<Arc<dyn Work>, String> + Send + Sync;
@@ -204,11 +202,15 @@ impl Daemon {
         self.serve_vital("scheduler", INSTANT, move |pulse| Box::pin(Arc::clone(&scheduler).run(pulse)));
         let (state, publish, gauges) = (Arc::clone(&self.state), Arc::new(publish), self.gauges());
         self.serve_vital("status", INSTANT, move |pulse| {
-            Box::pin(publish_status(Arc::clone(&state), Arc::clone(&publish), Arc::clone(&gauges), pulse))
+            Box::pin(publish::publish(Arc::clone(&state), Arc::clone(&publish), Arc::clone(&gauges), pulse))
         });
         let (state, ledger) = (Arc::clone(&self.state), Arc::clone(&self.setup.ledger));
         self.serve_of_use("health", DATABASE, move |pulse| {
             Box::pin(housekeeping::look(Arc::clone(&state), Arc::clone(&ledger), pulse))
+        });
+        let (state, ledger) = (Arc::clone(&self.state), Arc::clone(&self.setup.ledger));
+        self.serve_of_use("learning", DATABASE, move |pulse| {
+            Box::pin(housekeeping::learn(Arc::clone(&state), Arc::clone(&ledger), pulse))
         });
         let (time, config) = (self.scheduler.chores(), self.in_force.subscribe());
         let ledger = Arc::clone(&self.setup.ledger);
@@ -325,6 +327,9 @@ impl Daemon {
         self.setup.ledger.whole();
         let mut caught_up = 0;
         for past in opened.pasts {
+            if let Some(since) = past.since {
+                self.state.followed(&past.tracker.name, since);
+            }
             if let Some((run, success)) = past.last {
                 self.state.remember(run, success);
             }
@@ -394,7 +399,8 @@ impl Daemon {
             succeeded = status.totals.succeeded, failed = status.totals.failed, skipped = status.totals.skipped,
             missed = status.totals.missed, rows_written = status.totals.rows_written, pool_size = status.pool.size,
             pool_borrowed = status.pool.borrowed, pool_waiting = status.pool.waiting, spooled = status.spool.entries,
-            spool_used = status.spool.used, spool_bad = status.spool.bad, database_error = status.database_error,
+            spool_used = status.spool.used, spool_bad = status.spool.bad, stale = status.stale, standing = status.standing,
+            database_error = status.database_error,
             "status"
         );
         for tracker in &status.trackers {
@@ -403,26 +409,10 @@ impl Daemon {
                 tracker = tracker.name, state = ?tracker.state, next_run = tracker.next_run.map(tracing::field::display),
                 last_run = last.map(|run| tracing::field::display(run.scheduled_at)), last_status = last.map(|run| run.status.as_str()),
                 last_success = tracker.last_success.map(tracing::field::display), failures_in_a_row = tracker.failures_in_a_row,
+                stale = tracker.stale, standing_since = tracker.standing.map(|fault| tracing::field::display(fault.since)),
                 error = last.and_then(|run| run.error.as_deref()), "tracker"
             );
         }
-    }
-}
-
-/// Publishes the status after changes, never often: nothing happens while nothing changes.
-async fn publish_status(
-    state: Arc<State>,
-    publish: Arc<watch::Sender<Arc<Status>>>,
-    gauges: Arc<dyn Fn() -> Gauges + Send + Sync>,
-    pulse: Arc<Pulse>,
-) {
-    loop {
-        state.changed().await;
-        let at_work = pulse.work();
-        let begun = Instant::now();
-        publish.send_replace(Arc::new(state.snapshot(gauges(), clock::now())));
-        drop(at_work);
-        tokio::time::sleep(PUBLISH.max(begun.elapsed() * PUBLISH_SHARE)).await;
     }
 }
 

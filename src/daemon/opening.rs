@@ -52,6 +52,8 @@ pub(super) struct Opened {
 pub(super) struct Past {
     pub(super) tracker: Arc<Tracker>,
     pub(super) last: Option<(Run, Option<Timestamp>)>,
+    /// Since when it is followed.
+    pub(super) since: Option<Timestamp>,
     /// Missed instants to run, oldest first.
     pub(super) runs: Vec<Timestamp>,
     /// All instants up to this one are dealt with; `None`: it never ran.
@@ -130,8 +132,8 @@ impl Opening {
         self.ledger.meet(names.clone(), self.since).await?;
         let mut memories = self.ledger.recall(names, self.begun).await?;
         let past = |tracker: &Arc<Tracker>| {
-            let Memory { dealt_until, recorded, last } = memories.remove(&tracker.name).unwrap_or_default();
-            Past { tracker: Arc::clone(tracker), last, runs: Vec::new(), dealt_until, recorded }
+            let Memory { dealt_until, recorded, since, last } = memories.remove(&tracker.name).unwrap_or_default();
+            Past { tracker: Arc::clone(tracker), last, since, runs: Vec::new(), dealt_until, recorded }
         };
         let pasts = self.trackers.iter().map(past).collect();
         Ok(Opened { at: Timestamp::MIN, pasts, missed: 0, uncounted: 0 })

@@ -92,7 +92,7 @@ impl Daemon {
             self.scheduler.change(&self.config.trackers, diff, clock::now());
         }
         self.intake.removed(&dropped);
-        self.state.configure(&self.config);
+        self.state.configure(&self.config, clock::now());
     }
 }
 

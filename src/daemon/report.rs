@@ -41,6 +41,12 @@ impl Reports {
         Reports { identity, state, recorder, pace: Mutex::new(pace) }
     }
 
+    /// An instant of the schedule is here: why it is passed over, or `None` to run it.
+    pub fn passes_over(&self, tracker: &str) -> Option<String> {
+        let fault = self.state.tick(tracker)?;
+        Some(format!("standing fault since {}: tried at one in {} instants", fault.since, fault.every_nth))
+    }
+
     /// A run is due, or begins.
     pub fn moved(&self) {
         self.state.touch();
@@ -66,7 +72,7 @@ impl Reports {
     /// Another process is at this instant.
     pub fn elsewhere(&self, due: &Due) {
         tracing::debug!(tracker = &*due.tracker, scheduled_at = %due.scheduled_at, "another trackd is at it");
-        self.state.touch();
+        self.state.elsewhere(&due.tracker);
     }
 
     /// An instant is not run: it is counted, and its row is on its way to the ledger.

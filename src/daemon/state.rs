@@ -2,8 +2,11 @@
 //!
 //! In: ends of runs, reloads, phases; what goes on comes with the gauges. Out: `status::Status`. Must not know: how it is shown, SQL.
 
+use crate::class::Class;
 use crate::config::{Config, Tracker};
 use crate::run::{FreshRows, Outcome};
+use crate::schedule::fresh;
+use crate::schedule::pace::{Pace, Standing};
 use crate::status::{Phase, Pool, Reload, Run, RunStatus, Server, Spool, Status, Totals, TrackerState};
 use jiff::Timestamp;
 use std::collections::HashMap;
@@ -31,7 +34,12 @@ struct Entry {
     config: Arc<Tracker>,
     last: Option<Run>,
     last_success: Option<Timestamp>,
+    /// Since when it is followed.
+    since: Timestamp,
     failures_in_a_row: u32,
+    pace: Pace,
+    /// Another process was at its instant: what is known here may be old.
+    elsewhere: bool,
     totals: Totals,
     /// Decoded when somebody looks.
     fresh: Vec<FreshRows>,
@@ -62,20 +70,21 @@ impl State {
         };
         let inner = Inner { head, trackers: Vec::new(), index: HashMap::new() };
         let state = State { inner: Mutex::new(inner), changed: Notify::new() };
-        state.configure(config);
+        state.configure(config, now);
         state
     }
 
-    /// Takes a configuration's trackers; those that were there keep their history.
-    pub fn configure(&self, config: &Config) {
+    /// Takes a configuration's trackers; those that were there keep their history, and none is slowed down any more.
+    pub fn configure(&self, config: &Config, now: Timestamp) {
         let mut inner = self.lock();
         inner.head.config_generation += 1;
         let index = std::mem::take(&mut inner.index);
         let mut old: Vec<Option<Entry>> = std::mem::take(&mut inner.trackers).into_iter().map(Some).collect();
         for (place, tracker) in config.trackers.iter().enumerate() {
             let kept = index.get(&tracker.name).and_then(|&place| old[place].take());
-            let config = Arc::clone(tracker);
-            let entry = kept.map_or_else(|| Entry::new(Arc::clone(tracker)), |entry| Entry { config, ..entry });
+            let (config, pace) = (Arc::clone(tracker), Pace::default());
+            let entry =
+                kept.map_or_else(|| Entry::new(Arc::clone(tracker), now), |entry| Entry { config, pace, ..entry });
             inner.trackers.push(entry);
             inner.index.insert(tracker.name.clone(), place);
         }
@@ -94,10 +103,51 @@ impl State {
         self.entry(&tracker, |entry, _| {
             if entry.last.is_none() {
                 entry.failures_in_a_row = u32::from(last.status == RunStatus::Failed);
+                entry.paced(&last);
                 entry.last = Some(last);
             }
             entry.last_success = entry.last_success.max(last_success);
         });
+    }
+
+    /// Since when the ledger says that a tracker is followed.
+    pub fn followed(&self, tracker: &str, since: Timestamp) {
+        self.entry(tracker, |entry, _| entry.since = entry.since.min(since));
+    }
+
+    /// Another process is at an instant of this tracker: it may know more.
+    pub fn elsewhere(&self, tracker: &str) {
+        self.entry(tracker, |entry, _| entry.elsewhere = true);
+    }
+
+    /// Trackers of which the ledger may know more than this process: of another one, or of a run by hand. Each of
+    /// those that another process is at is named once.
+    pub fn doubtful(&self, now: Timestamp) -> Vec<String> {
+        let mut inner = self.lock();
+        let doubtful = |entry: &mut Entry| {
+            let elsewhere = std::mem::take(&mut entry.elsewhere);
+            let is_doubtful = elsewhere || entry.pace.fault().is_some() || entry.stale_at().is_some_and(|at| at <= now);
+            is_doubtful.then(|| entry.config.name.clone())
+        };
+        inner.trackers.iter_mut().filter_map(doubtful).collect()
+    }
+
+    /// The ledger's latest run of a tracker, whoever ran it, and the instant of its latest success.
+    pub fn learned(&self, last: Run, last_success: Option<Timestamp>) {
+        let mut inner = self.lock();
+        let place = inner.index.get(&last.tracker).copied();
+        let news = place.is_some_and(|place| inner.trackers[place].learn(last, last_success));
+        drop(inner);
+        if news {
+            self.touch();
+        }
+    }
+
+    /// An instant of the schedule is here: the fault for which it is passed over, or `None` to run it.
+    pub fn tick(&self, tracker: &str) -> Option<Standing> {
+        let mut inner = self.lock();
+        let place = *inner.index.get(tracker)?;
+        inner.trackers[place].pace.tick()
     }
 
     /// A run ended.
@@ -106,6 +156,7 @@ impl State {
         self.entry(&tracker, |entry, totals| {
             count(&outcome.run, &mut entry.totals);
             count(&outcome.run, totals);
+            entry.paced(&outcome.run);
             if outcome.run.status == RunStatus::Succeeded {
                 entry.failures_in_a_row = 0;
                 entry.last_success = entry.last_success.max(Some(outcome.run.scheduled_at));
@@ -165,6 +216,8 @@ impl State {
         let mut status = inner.head.clone();
         status.trackers = inner.trackers.iter().map(|entry| entry.show(&gauges.states, now)).collect();
         drop(inner);
+        status.stale = status.trackers.iter().filter(|tracker| tracker.stale).count();
+        status.standing = status.trackers.iter().filter(|tracker| tracker.standing.is_some()).count();
         if status.phase == Phase::Running && gauges.database_error.is_some() {
             status.phase = Phase::Degraded;
         }
@@ -205,15 +258,52 @@ impl State {
 }
 
 impl Entry {
-    fn new(config: Arc<Tracker>) -> Entry {
+    fn new(config: Arc<Tracker>, since: Timestamp) -> Entry {
         Entry {
             config,
             last: None,
             last_success: None,
+            since,
             failures_in_a_row: 0,
+            pace: Pace::default(),
+            elsewhere: false,
             totals: Totals::default(),
             fresh: Vec::new(),
         }
+    }
+
+    /// What a run that ended says of the pace.
+    fn paced(&mut self, run: &Run) {
+        match (run.status, run.error_class) {
+            (RunStatus::Succeeded, _) => self.pace.succeeded(run.scheduled_at),
+            (RunStatus::Failed, Some(Class::Standing)) => self.pace.failed(run.scheduled_at),
+            _ => {}
+        }
+    }
+
+    /// Whether any of it is new.
+    fn learn(&mut self, last: Run, last_success: Option<Timestamp>) -> bool {
+        let before = (self.last_success, self.pace.fault());
+        self.last_success = self.last_success.max(last_success);
+        if let Some(success) = last_success {
+            self.pace.succeeded(success);
+        }
+        let known = self.last.as_ref().is_some_and(|known| known.scheduled_at >= last.scheduled_at);
+        let ended = matches!(last.status, RunStatus::Succeeded | RunStatus::Failed);
+        if ended && !known {
+            self.paced(&last);
+            self.failures_in_a_row = match last.status {
+                RunStatus::Succeeded => 0,
+                _ => self.failures_in_a_row + 1,
+            };
+            self.last = Some(last);
+            return true;
+        }
+        before != (self.last_success, self.pace.fault())
+    }
+
+    fn stale_at(&self) -> Option<Timestamp> {
+        self.config.fresh_within.map(|within| fresh::stale_at(self.last_success, self.since, within))
     }
 
     fn show(&self, states: &HashMap<Arc<str>, TrackerState>, now: Timestamp) -> crate::status::Tracker {
@@ -224,6 +314,9 @@ impl Entry {
             next_run: self.config.schedule.next_after(now),
             last: self.last.clone(),
             last_success: self.last_success,
+            stale_at: self.stale_at(),
+            stale: self.stale_at().is_some_and(|at| at <= now),
+            standing: self.pace.fault(),
             failures_in_a_row: self.failures_in_a_row,
             totals: self.totals.clone(),
             newest: self.fresh.iter().map(FreshRows::sample).collect(),

@@ -48,6 +48,11 @@ fn line(status: &Status) -> String {
         status.totals.failed,
         status.totals.rows_written,
     );
+    for (count, what) in [(status.stale, "stale"), (status.standing, "with a standing fault")] {
+        if count > 0 {
+            line.push_str(&format!("; {count} {what}"));
+        }
+    }
     if let Some(error) = &status.database_error {
         line.push_str("; database: ");
         line.push_str(error);

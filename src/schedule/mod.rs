@@ -5,9 +5,11 @@
 pub mod cron;
 pub mod every;
 mod field;
+pub mod fresh;
 pub mod jitter;
 pub mod missed;
 pub mod overlap;
+pub mod pace;
 
 use jiff::Timestamp;
 

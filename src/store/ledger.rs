@@ -173,6 +173,18 @@ pub async fn meet(pool: &Pool, trackers: &[String], since: Timestamp) -> Result<
     guard.commit().await.map(drop)
 }
 
+/// Since when those of these trackers are followed that are known.
+///
+/// Cancel safety: safe; it only reads.
+///
+/// # Errors
+/// As the guard's.
+pub async fn since(pool: &Pool, trackers: &[String]) -> Result<Vec<(String, Timestamp)>, Error> {
+    let statement = Statement::new("SELECT tracker, since FROM trackd.trackers WHERE tracker = ANY($1)")
+        .bind(trackers.to_vec(), Type::TEXT_ARRAY);
+    Ok(read(pool, statement).await?.iter().map(|row| (row.get("tracker"), row.get("since"))).collect())
+}
+
 /// For each of these trackers that is known, or ever was due by schedule, where its record ends.
 ///
 /// Manual runs do not count: they are no instants of the schedule. Nor does where a run after `until` ended: it may

@@ -80,6 +80,9 @@ fn tracker(name: &str, last: Option<Run>, failures_in_a_row: u32) -> Tracker {
         next_run: Some(at(15)),
         last,
         last_success: None,
+        stale_at: None,
+        stale: false,
+        standing: None,
         failures_in_a_row,
         totals: Totals::default(),
         newest: vec![Sample {

@@ -6,6 +6,7 @@
 #![allow(unreachable_pub, reason = "one binary: what is public in it is for its own modules")]
 
 mod admin;
+mod alert;
 mod backup;
 mod chaos;
 mod claims;

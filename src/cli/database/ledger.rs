@@ -6,7 +6,7 @@ use super::{Database, MOST_PRUNED, MOST_RECALLED, server};
 use crate::cli::failure::unusable;
 use crate::clock;
 use crate::config::{self, DatabaseUrl};
-use crate::daemon::ledger::{Chores, Ledger, Memory, Tidied, Unusable};
+use crate::daemon::ledger::{Chores, Latest, Ledger, Memory, Tidied, Unusable};
 use crate::daemon::work::Due;
 use crate::spool;
 use crate::status::{self, Run};
@@ -61,6 +61,10 @@ impl Ledger for Database {
                     memory.recorded.dedup();
                 }
             }
+            let since = ledger::since(&self.pool, &trackers).await.map_err(|error| unusable(&error))?;
+            for (tracker, since) in since {
+                memories.entry(tracker).or_default().since = Some(since);
+            }
             for (run, success) in latest {
                 let memory = memories.entry(run.tracker.clone()).or_default();
                 memory.last = Some((run, success));
@@ -68,6 +72,10 @@ impl Ledger for Database {
             Ok(memories)
         }
         .boxed()
+    }
+
+    fn latest(&self, trackers: Vec<String>) -> BoxFuture<'_, Result<Vec<Latest>, Unusable>> {
+        async move { ledger::latest(&self.pool, &trackers).await.map_err(|error| unusable(&error)) }.boxed()
     }
 
     fn record<'a>(&'a self, runs: &'a [Run]) -> BoxFuture<'a, Result<(), Unusable>> {
