@@ -3,8 +3,10 @@
 //!
 //! Must not know: how they are made or shown. Holds no secret.
 
+pub mod alert;
 pub mod health;
 
+pub use alert::Alert;
 pub use health::{Health, Server};
 
 use crate::class::Class;

@@ -1,5 +1,6 @@
 //! `trackd check`: configuration and database, what is wrong and what would be created. Changes nothing.
 
+use super::alert;
 use super::database::Database;
 use super::failure::Failure;
 use super::print;
@@ -23,6 +24,12 @@ pub(super) async fn check(config: &Config) -> Result<(), Failure> {
         .collect();
     if !broken.is_empty() {
         return Err(Failure::config(broken.join("\n")));
+    }
+    if let Some(alert) = &config.alert {
+        let broken = alert::faults(alert);
+        if !broken.is_empty() {
+            return Err(Failure::config(broken.join("\n")));
+        }
     }
     print::line(format!("{}: {} trackers, {} tables", config.path.display(), config.trackers.len(), all.len()))?;
     if !database.is_made() {

@@ -4,6 +4,7 @@
 //! 0, 1 the work failed, 64 usage, 69 database unavailable, 78 configuration.
 //! Nothing imports this room.
 
+mod alert;
 mod backup;
 mod check;
 mod completions;

@@ -1,5 +1,6 @@
 //! `trackd run`: the daemon, put together from its rooms.
 
+use super::alert;
 use super::database::Database;
 use super::failure::Failure;
 use crate::config::{self, Config, Environment, Tracker};
@@ -89,6 +90,7 @@ pub(super) async fn daemon(config: Config, load: Arc<daemon::Load>, signals: Sig
                 }),
             ),
         ],
+        deliver: alert::deliver(),
         set_level: Box::new(move |level| levels.set_level(level)),
         lost_lines: Box::new(move || lost.lost()),
     };

@@ -19,6 +19,8 @@ pub struct Config {
     pub daemon: Daemon,
     /// `[log]`; `level` is applied at reload.
     pub log: Log,
+    /// `[alert]`; `None`: nobody is told.
+    pub alert: Option<Arc<Alert>>,
     /// `[vars]` as JSON; a number that JSON's numbers would change is refused, so the digits are the file's.
     pub vars: Arc<serde_json::Value>,
     /// In the order of the file; names are unique.
@@ -33,6 +35,7 @@ impl std::fmt::Debug for Config {
             .field("database", &self.database)
             .field("daemon", &self.daemon)
             .field("log", &self.log)
+            .field("alert", &self.alert)
             .field("vars", &vars)
             .field("trackers", &self.trackers)
             .finish()
@@ -129,6 +132,47 @@ pub enum Rotation {
     Daily,
     Weekly,
     Never,
+}
+
+/// `[alert]`: at least one of `command` and `webhook`. A reload applies all of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Alert {
+    /// A program and its arguments.
+    pub command: Option<Vec<String>>,
+    /// Default: the address in the systemd credential `alert.webhook`, if there is one.
+    pub webhook: Option<Webhook>,
+    /// A state is told when it has lasted so long. Default 1m, 0s..=1d.
+    pub after: Duration,
+    /// It is told again while it lasts; `None` when written as "off". Default 1h, 1m..=365d.
+    pub repeat: Option<Duration>,
+    /// One attempt. Default 10s, 1s..=1m.
+    pub timeout: Duration,
+}
+
+/// `alert.webhook`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Webhook {
+    pub url: WebhookUrl,
+    /// Sent as given.
+    pub headers: Vec<(String, Secret)>,
+    /// Holds a token: `Authorization: Bearer …`.
+    pub token_file: Option<PathBuf>,
+}
+
+/// Where a webhook is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum WebhookUrl {
+    /// http or https; its path is often the secret.
+    Given(Secret),
+    /// A file that holds it, read for each alert.
+    File(PathBuf),
+}
+
+impl Webhook {
+    /// Without headers.
+    pub fn at(url: WebhookUrl) -> Webhook {
+        Webhook { url, headers: Vec::new(), token_file: None }
+    }
 }
 
 /// `[[tracker]]`, with `[defaults]` applied.

@@ -21,6 +21,8 @@ pub struct Diff {
     pub restart: Vec<(&'static str, &'static str)>,
     /// Keys of the connection pool with another value.
     pub pool: Vec<&'static str>,
+    /// Whether `[alert]` is another.
+    pub alert: bool,
     /// The new `log.level`, if it is another.
     pub level: Option<String>,
 }
@@ -38,6 +40,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
             .collect(),
         restart: restart(old, new),
         pool: if kept_url(old, new) { Vec::new() } else { pool(&old.database, &new.database) },
+        alert: old.alert != new.alert,
         level: (old.log.level != new.log.level).then(|| new.log.level.clone()),
         ..Diff::default()
     };
@@ -108,6 +111,9 @@ impl fmt::Display for Diff {
         }
         if !self.pool.is_empty() {
             write!(f, ", connections anew for {}", self.pool.join(", "))?;
+        }
+        if self.alert {
+            f.write_str(", [alert] is another")?;
         }
         if let Some(level) = &self.level {
             write!(f, ", log.level is {level}")?;

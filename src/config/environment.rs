@@ -15,6 +15,10 @@ const PREFIX: &str = "TRACKD_";
 /// Names the file; not a key of it.
 pub(super) const CONFIG: &str = "TRACKD_CONFIG";
 
+/// What a command of `[alert]` is told: no keys, where it calls trackd itself.
+pub const TOLD: [&str; 5] =
+    ["TRACKD_ALERT_TEXT", "TRACKD_ALERT_STATE", "TRACKD_ALERT_KIND", "TRACKD_ALERT_TRACKER", "TRACKD_ALERT_INSTANCE"];
+
 /// What the configuration may depend on besides the file. `Debug` shows names only: values may be secrets.
 #[derive(Clone, Default)]
 pub struct Environment {
@@ -69,7 +73,7 @@ impl Environment {
         let mut layer: Vec<(Vec<&str>, &String, &String)> = self
             .variables
             .iter()
-            .filter(|(name, _)| name.as_str() != CONFIG)
+            .filter(|(name, _)| name.as_str() != CONFIG && !TOLD.contains(&name.as_str()))
             .filter_map(|(name, text)| Some((name.strip_prefix(PREFIX)?.split("__").collect(), name, text)))
             .collect();
         // An inline table given as a whole comes before its single keys.

@@ -8,7 +8,7 @@ use super::fault::{self, Fault, Faults, quote};
 use super::node::{self, Entry, Node, Place, Value};
 use super::read::{Fields, Sink};
 use super::secret::Secret;
-use super::{secrets, table, tracker};
+use super::{alert, secrets, table, tracker};
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -112,12 +112,14 @@ fn read(mut top: Fields<'_>, path: &Path, env: &Environment) -> Option<Config> {
     let daemon = section("daemon").map(|fields| daemon(fields, env, &folder));
     let log = section("log").map(|fields| log(fields, &folder));
     let vars = Arc::new(vars(top.entry("vars"), sink));
+    let alert = top.entry("alert").map(|entry| entry.node);
     let defaults = top.entry("defaults").map(|entry| entry.node);
     let nodes =
         top.get("tracker", |node| node.list().map_err(|fault| fault.hint("a tracker is written as [[tracker]]")));
     top.finish();
     let context = tracker::Context::new(sink, &vars, defaults, folder);
     context.check_defaults();
+    let alert = alert.and_then(|node| alert::read(&node, &context, env)).map(Arc::new);
     let mut trackers = Vec::new();
     for node in nodes.unwrap_or_default() {
         trackers.extend(tracker::read(&node, &context));
@@ -125,7 +127,8 @@ fn read(mut top: Fields<'_>, path: &Path, env: &Environment) -> Option<Config> {
     unique(&trackers, sink);
     table::check_references(&trackers, sink);
     let trackers = trackers.into_iter().filter_map(|draft| draft.tracker.map(Arc::new)).collect();
-    Some(Config { path: path.to_path_buf(), database: database??, daemon: daemon??, log: log??, vars, trackers })
+    let path = path.to_path_buf();
+    Some(Config { path, database: database??, daemon: daemon??, log: log??, alert, vars, trackers })
 }
 
 /// No two trackers share a name.
@@ -216,7 +219,7 @@ fn keep_runs(node: &Node) -> Result<Option<Duration>, Fault> {
     }
 }
 
-fn path(node: &Node) -> Result<PathBuf, Fault> {
+pub(super) fn path(node: &Node) -> Result<PathBuf, Fault> {
     match node.text()? {
         "" => Err(node.fault("expected a path, got \"\"")),
         text if text.contains('\0') => Err(node.fault(format!("expected a path, got {}", quote(text)))),

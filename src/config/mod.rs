@@ -3,6 +3,7 @@
 //! In: the file's text and the environment. Out: `Config`, in which no string is left to parse and nothing to
 //! default. Must not know: the daemon, the database, HTTP. Only this room reads the environment and the file.
 
+mod alert;
 pub mod checked;
 mod column;
 pub mod diff;
@@ -20,8 +21,8 @@ pub mod template;
 mod tracker;
 
 pub use checked::{
-    Config, Daemon, Database, DatabaseUrl, FileSource, HttpSource, Log, LogFile, LogFormat, OnBadRow, Retry, Rotation,
-    SecretTemplate, SourceSpec, Tracker,
+    Alert, Config, Daemon, Database, DatabaseUrl, FileSource, HttpSource, Log, LogFile, LogFormat, OnBadRow, Retry,
+    Rotation, SecretTemplate, SourceSpec, Tracker, Webhook, WebhookUrl,
 };
 pub use diff::{Diff, diff};
 pub use environment::Environment;

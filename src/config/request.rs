@@ -33,7 +33,7 @@ fn rest(mut fields: Fields<'_>, context: &Context<'_>) -> HttpSource {
     let http = HttpSource {
         method: fields.get("method", method).unwrap_or_else(|| "GET".into()),
         url: Template::default(),
-        headers: fields.get("headers", |node| headers(node, context)).unwrap_or_default(),
+        headers: fields.get("headers", |node| headers(node, context, "http.headers")).unwrap_or_default(),
         query: fields.get("query", |node| query(node, context)).unwrap_or_default(),
         body: fields.get("body", |node| Ok(template(node, node.text()?, context)?.0)),
         max_body: fields.get("max_body", |node| node.size(1..=MAX_BODY_LIMIT)).unwrap_or(MAX_BODY),
@@ -68,7 +68,8 @@ fn template(node: &Node, text: &str, context: &Context<'_>) -> Result<(Template,
         .map_err(|(message, span)| Fault::new(node.place.part(span), message).hint("templates see `vars` and `run`"))
 }
 
-fn url(node: &Node, context: &Context<'_>) -> Result<Template, Fault> {
+/// An address; what may be a secret is not shown.
+pub(super) fn url(node: &Node, context: &Context<'_>) -> Result<Template, Fault> {
     let (template, example) = template(node, node.text()?, context)?;
     let rest = ["http://", "https://"].iter().find_map(|scheme| example.strip_prefix(scheme));
     let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or("");
@@ -117,7 +118,8 @@ fn rate_limit(node: &Node) -> Result<Duration, Fault> {
     }
 }
 
-fn headers(node: &Node, context: &Context<'_>) -> Result<Vec<(String, SecretTemplate)>, Fault> {
+/// `what`: where they stand.
+pub(super) fn headers(node: &Node, context: &Context<'_>, what: &str) -> Result<Vec<(String, SecretTemplate)>, Fault> {
     let entries = node.table()?;
     let sink = context.sink;
     let mut headers: Vec<(String, SecretTemplate)> = Vec::new();
@@ -129,7 +131,7 @@ fn headers(node: &Node, context: &Context<'_>) -> Result<Vec<(String, SecretTemp
             sink.push(Fault::new(place, format!("the header `{key}` is given twice")));
         } else {
             names.push(key.clone());
-            let value = header(&node, context).map_err(|fault| fault.about(&format!("http.headers.{key}")));
+            let value = header(&node, context).map_err(|fault| fault.about(&format!("{what}.{key}")));
             headers.extend(sink.keep(value).map(|value| (key, SecretTemplate(value))));
         }
     }

@@ -1,6 +1,6 @@
 //! Which bytes of the file must not be shown: what `[database]` holds besides its limits, texts of `[vars]`, addresses
 //! and passwords in a table they are not for, and of a request the values of headers and query, the body, and of its
-//! URL what stands before `@` and after `?`.
+//! URL what stands before `@` and after `?`. Of `[alert]` all but its times: the path of a webhook is often the secret.
 //!
 //! In: the tree of the file. Out: spans to mask. A line that is broken is masked from its `=` on when its words
 //! say that it may hold a secret, for then the tree does not.
@@ -21,6 +21,9 @@ const OPEN: [&str; 7] = [
     "statement_timeout",
 ];
 
+/// Keys of `[alert]` that hold no secret.
+const TIMES: [&str; 3] = ["after", "repeat", "timeout"];
+
 /// The spans, in no order.
 pub(super) fn spans(root: &Node, text: &str, syntax: &[Fault]) -> Vec<Range<usize>> {
     let mut spans = Vec::new();
@@ -28,6 +31,10 @@ pub(super) fn spans(root: &Node, text: &str, syntax: &[Fault]) -> Vec<Range<usiz
         match entry.key.as_str() {
             "database" => {
                 let closed = children(&entry.node).iter().filter(|e| !OPEN.contains(&e.key.as_str()));
+                closed.for_each(|e| all(&e.node, true, &mut spans));
+            }
+            "alert" => {
+                let closed = children(&entry.node).iter().filter(|e| !TIMES.contains(&e.key.as_str()));
                 closed.for_each(|e| all(&e.node, true, &mut spans));
             }
             "vars" => all(&entry.node, false, &mut spans),
@@ -51,7 +58,7 @@ fn misplaced(entry: &Entry, spans: &mut Vec<Range<usize>>) {
     match &entry.node.value {
         Value::Table(entries) => entries.iter().for_each(|entry| misplaced(entry, spans)),
         Value::Text(text) if text.contains('@') => all(&entry.node, true, spans),
-        _ if entry.key.contains("password") => all(&entry.node, true, spans),
+        _ if entry.key.contains("password") || entry.key.contains("webhook") => all(&entry.node, true, spans),
         _ => {}
     }
 }
@@ -65,6 +72,7 @@ fn requests(node: &Node, spans: &mut Vec<Range<usize>>) {
             "columns" => {}
             "headers" | "query" | "body" => all(&entry.node, true, spans),
             "url" => url(&entry.node, spans),
+            key if key.contains("webhook") || key.contains("token") => all(&entry.node, true, spans),
             _ => requests(&entry.node, spans),
         }),
         _ => {}
@@ -99,8 +107,9 @@ fn all(node: &Node, numbers: bool, spans: &mut Vec<Range<usize>>) {
 }
 
 fn broken(text: &str, fault: &Fault) -> Option<Range<usize>> {
-    const WORDS: [&str; 10] =
-        ["url", "header", "query", "body", "auth", "token", "secret", "password", "key", "cookie"];
+    const WORDS: [&str; 12] = [
+        "url", "header", "query", "body", "auth", "token", "secret", "password", "key", "cookie", "webhook", "command",
+    ];
     let Place::File { span, .. } = fault.place else { return None };
     let at = (0..=span.0.min(text.len())).rev().find(|&i| text.is_char_boundary(i))?;
     let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);

@@ -10,6 +10,7 @@
 //! Must not know: SQL, HTTP, the command line.
 
 pub mod agenda;
+pub mod alert;
 pub mod dispatch;
 pub mod heartbeat;
 mod housekeeping;
@@ -92,6 +93,8 @@ pub struct Setup {
     pub identity: Identity,
     /// `None`: no pages.
     pub pages: Option<Arc<Pages>>,
+    /// Tells somebody of alerts; cancelled by dropping it.
+    pub deliver: Arc<alert::Deliver>,
     /// Further tasks the daemon owns as long as it runs.
     pub services: Vec<Service>,
     /// Takes another `log.level`, or says why not.
@@ -167,6 +170,7 @@ impl Daemon {
             database: config.database.clone(),
             daemon: config.daemon.clone(),
             log: config.log.clone(),
+            alert: config.alert.clone(),
             vars: Arc::clone(&config.vars),
             trackers: config.trackers.clone(),
         });
@@ -229,6 +233,11 @@ impl Daemon {
             let tell: Tell = Arc::new(move |outcome| reports.ended(outcome));
             self.serve_of_use("backlog", DATABASE, move |_| backlog(Arc::clone(&tell)));
         }
+        let (status, config) = (self.status.clone(), self.in_force.subscribe());
+        let deliver = Arc::clone(&self.setup.deliver);
+        self.serve_of_use("alerts", DATABASE, move |pulse| {
+            Box::pin(alert::tell(status.clone(), config.clone(), Arc::clone(&deliver), pulse))
+        });
         for service in std::mem::take(&mut self.setup.services) {
             self.supervisor.serve(service);
         }

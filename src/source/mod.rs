@@ -12,6 +12,7 @@ mod page;
 mod request;
 mod retry;
 mod rules;
+pub mod webhook;
 
 pub use host::Hosts;
 

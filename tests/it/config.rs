@@ -3,7 +3,9 @@
 use proptest::prelude::*;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
-use trackd::config::{self, Config, DatabaseUrl, Environment, Faults, SourceSpec, Template, diff, template};
+use trackd::config::{
+    self, Config, DatabaseUrl, Environment, Faults, SourceSpec, Template, WebhookUrl, diff, template,
+};
 use trackd::schedule::{MissedPolicy, Schedule};
 use trackd::shape::{Absent, History};
 
@@ -158,6 +160,8 @@ fn the_reference_names_every_key_there_is() {
     for text in [
         "[database]\nzz = 1".to_owned(),
         "[daemon]\nzz = 1".into(),
+        "[alert]\nzz = 1".into(),
+        "[alert]\nwebhook = { zz = 1 }".into(),
         "[log]\nzz = 1".into(),
         "[log]\nfile = { zz = 1 }".into(),
         "[defaults]\nretry = { zz = 1 }".into(),
@@ -209,6 +213,38 @@ fn a_rate_is_requests_per_second_minute_or_hour_evenly_spread() {
         assert!(limit(text).unwrap_err().to_string().contains("http.rate_limit"), "{text}");
     }
     assert_eq!(parse("").unwrap().daemon.per_host, 4);
+}
+
+#[test]
+fn an_alert_has_its_times_and_a_webhook_from_the_file_the_environment_or_a_credential() {
+    let alert = |text: &str, pairs: &[(&str, &str)]| {
+        parse_in(text, pairs).unwrap_or_else(|faults| panic!("{faults}")).alert.expect("it is there")
+    };
+    let url = |text: &str, pairs: &[(&str, &str)]| match alert(text, pairs).webhook.clone().expect("it is there").url {
+        WebhookUrl::Given(url) => url.expose().to_owned(),
+        WebhookUrl::File(file) => file.display().to_string(),
+    };
+    assert!(parse("").unwrap().alert.is_none());
+    let told = alert("[alert]\ncommand = [\"page\"]", &[("TRACKD_ALERT_TEXT", "of a command that calls trackd")]);
+    assert_eq!((told.after.as_secs(), told.timeout.as_secs()), (60, 10));
+    assert_eq!(told.repeat, Some(Duration::from_secs(3600)));
+    assert_eq!(alert("[alert]\ncommand = [\"page\"]\nrepeat = \"off\"", &[]).repeat, None);
+    assert_eq!(url("[alert]\nwebhook = \"https://h/{{ vars.x }}\"\n[vars]\nx = \"p\"", &[]), "https://h/p");
+    assert_eq!(url("[alert]", &[("TRACKD_ALERT__WEBHOOK", "https://h/e")]), "https://h/e");
+    assert_eq!(url("[alert]\nwebhook = { url_file = \"hook\" }", &[]), "/etc/trackd/hook");
+    let credentials = tempfile::tempdir().unwrap();
+    let file = credentials.path().join("alert.webhook");
+    std::fs::write(&file, "https://h/c\n").unwrap();
+    let given = [("CREDENTIALS_DIRECTORY", credentials.path().to_str().unwrap())];
+    assert_eq!(url("[alert]", &given), file.to_str().unwrap());
+    assert!(!format!("{:?}", parse("[alert]\nwebhook = \"https://h/s3cret\"").unwrap()).contains("s3cret"));
+}
+
+#[test]
+fn what_is_told_and_how_is_no_tracker_s_change() {
+    let of = |alert: &str| parse(&format!("{SMALL}\n[alert]\ncommand = [\"page\"]\n{alert}")).unwrap();
+    let diff = diff(&of(""), &of("repeat = \"2h\""));
+    assert_eq!(diff.to_string(), "added 0, changed 0, removed 0, [alert] is another");
 }
 
 #[test]
