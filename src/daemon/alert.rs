@@ -59,8 +59,9 @@ pub(super) async fn tell(
         let in_force = config.borrow_and_update().alert.clone();
         let Some(alert) = in_force.clone() else {
             // Nobody is to be told: what begins meanwhile is new to whoever is told later.
+            let told = told.take().unwrap_or_else(|| book.told());
             book = Book::default();
-            if told.take().is_none_or(|told| !told.is_empty()) {
+            if !told.is_empty() {
                 kept.write(&[]).await;
             }
             changed(&mut config).await;

@@ -170,6 +170,34 @@ async fn degraded_is_not_down() {
 }
 
 #[tokio::test]
+async fn a_stale_tracker_and_a_standing_fault_are_seen_and_are_not_down() {
+    let mut shown = status(Phase::Running);
+    (shown.stale, shown.standing) = (1, 1);
+    (shown.trackers[0].stale, shown.trackers[0].stale_at) = (true, Some(at(-60)));
+    let fault = trackd::schedule::pace::Standing { since: at(-50), latest: at(0), failures: 5, every_nth: 8 };
+    shown.trackers[1].standing = Some(fault);
+    let admin = Admin::start(shown).await;
+    let troubles = "degraded: 1 tracker stale: good; 1 tracker with a standing fault: bad\n";
+    for (path, expected) in [("/healthz", format!("ok, {troubles}")), ("/readyz", format!("ready, {troubles}"))] {
+        let answer = admin.get(path).await;
+        assert!(answer.starts_with("HTTP/1.1 200 ") && answer.ends_with(&format!("\r\n\r\n{expected}")), "{answer}");
+    }
+    let page = admin.get("/").await;
+    for part in [
+        ">1 stale<",
+        ">1 with a standing fault<",
+        "></span>stale",
+        "></span>standing fault",
+        "tried at one in 8 instants",
+    ] {
+        assert!(page.contains(part), "{part}: {page}");
+    }
+    let json: serde_json::Value =
+        serde_json::from_str(admin.get("/api/status").await.split_once("\r\n\r\n").expect("a body").1).expect("JSON");
+    assert_eq!((&json["stale"], &json["trackers"][1]["standing"]["every_nth"]), (&1.into(), &8.into()));
+}
+
+#[tokio::test]
 async fn the_status_is_json_with_every_tracker() {
     let admin = Admin::start(status(Phase::Running)).await;
     let answer = admin.get("/api/status").await;

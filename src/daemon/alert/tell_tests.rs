@@ -37,7 +37,7 @@ async fn what_changes_at_the_same_moment_is_one_alert_and_what_is_tried_again_is
         async move { if fails { Err("away".to_owned()) } else { Ok(()) } }.boxed()
     });
     let service = tokio::spawn(tell(seen, in_force, deliver, Arc::default()));
-    tokio::task::yield_now().await;
+    sleep(GATHER / 2).await;
     status.send_replace(full(Phase::Degraded));
     let mut got = Vec::new();
     for _ in 0..4 {
