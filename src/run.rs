@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!  claim --> source --Payload--> Shaping --Part--> Guard { Writer, close the claim } --commit--> Receipt --> Outcome
-//!    \          \ away: tried again by the source    \ away: to the spool, landed later   \ lost answer: looked up
-//!     another process is at it: nothing                by the backlog, as the same run
+//!    \          \ away: tried again by the source    \ away, refused: to the spool,       \ lost answer: looked up
+//!     another process is at it: nothing                landed by the backlog, as the same run
 //! ```
 //!
 //! In: a tracker's plan and an instant. Out: an `Outcome`; a run never fails silently and never panics on purpose.
@@ -12,9 +12,12 @@
 mod backlog;
 mod draft;
 mod error;
+mod kept;
 mod landing;
+mod patience;
 mod plan;
 mod recipe;
+mod replay;
 mod shaping;
 
 pub use backlog::Backlog;
@@ -23,6 +26,7 @@ pub use error::Error;
 pub use landing::Landing;
 pub use plan::{DryTable, Plan, Shared};
 pub use recipe::{Recipe, related};
+pub use replay::{Replay, Replayed};
 
 use crate::source::Payload;
 use crate::status::Kind;
@@ -66,7 +70,7 @@ impl Plan {
 }
 
 impl Landing {
-    /// To the spool while the database is away, and behind those of its tracker that are there already.
+    /// To the spool while the database is away or refuses it, and behind those of its tracker that are there already.
     async fn land_or_keep(&self, draft: &Draft, payload: Payload, claim: Option<Claim>) -> Result<End, Error> {
         let Some(spool) = &self.shared.spool else { return self.land(draft, &payload, claim).await };
         if !self.is_open() || spool.next(&self.recipe.tracker).is_some() {
@@ -74,6 +78,10 @@ impl Landing {
         }
         match self.land(draft, &payload, claim).await {
             Err(Error::Land(error)) if self.is_away(&error) => self.keep(spool, draft, payload).await,
+            Err(Error::Land(error)) if backlog::is_worth_keeping(&error, &spool.stats()) => {
+                // Where there is no room, the run fails for what the database said.
+                self.keep(spool, draft, payload).await.or(Err(Error::Land(error)))
+            }
             ended => ended,
         }
     }

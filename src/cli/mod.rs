@@ -19,6 +19,7 @@ mod migrate;
 mod once;
 mod print;
 mod psql;
+mod replay;
 mod run;
 mod runs;
 mod spool;
@@ -131,7 +132,7 @@ async fn dispatch(cli: Cli, signals: Option<std::io::Result<Signals>>) -> Result
         Command::Once(args) => once::once(&load(path)?, args).await,
         Command::Status(args) => status::status(&load(path)?, args).await,
         Command::Runs(args) => runs::runs(&load(path)?, args).await,
-        Command::Spool(command) => spool::spool(&load(path)?, command),
+        Command::Spool(command) => spool::spool(&load(path)?, command).await,
         Command::Init(args) => init::init(&load(path)?, args).await,
         Command::Migrate => migrate::migrate(&load(path)?).await,
         Command::Prune(args) => maintain::prune(&load(path)?, args).await,

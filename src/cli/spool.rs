@@ -1,7 +1,7 @@
-//! `trackd spool`: what waits for the database, read from the disk beside the daemon or without one. Changes nothing.
+//! `trackd spool`: what waits for the database, and what was set aside, beside the daemon or without one.
 
 use super::failure::Failure;
-use super::print;
+use super::{print, replay};
 use crate::config::Config;
 use crate::spool::{Found, Listed, Look, SetAside};
 use std::fs::{DirBuilder, File};
@@ -33,14 +33,18 @@ pub(super) enum Command {
         #[arg(long, value_name = "DIR")]
         to: PathBuf,
     },
+    /// Land now what was set aside; what does not land stays, and the exit code is 1.
+    Replay(replay::Args),
 }
 
-pub(super) fn spool(config: &Config, command: Command) -> Result<(), Failure> {
-    let look = Look::new(&config.daemon.state_dir.join("spool"));
+pub(super) async fn spool(config: &Config, command: Command) -> Result<(), Failure> {
+    let dir = config.daemon.state_dir.join("spool");
+    let look = Look::new(&dir);
     match command {
         Command::Ls { name, json } => ls(config, &look, name.as_deref(), json),
         Command::Check { json } => check(&look, json),
         Command::Export { name, to } => export(config, &look, name.as_deref(), &to),
+        Command::Replay(args) => replay::replay(config, &dir, args).await,
     }
 }
 

@@ -1,21 +1,22 @@
 //! Payloads that could not land: kept in the spool, and landed from there as the same runs.
 //!
 //! ```text
-//!  a run --database away, or others of its tracker wait--> Spool --in order, a few trackers at a time--> Landing --> Outcome
+//!  a run --database away, or refuses, or others of its tracker wait--> Spool --in order, a few trackers at a time--> Outcome
 //! ```
 //!
 //! Must not know: where payloads came from, the daemon.
 
 use super::draft::{Draft, End, Outcome};
+use super::kept::{self, Fate, Last};
+use super::patience::{Patience, Refusal};
 use super::plan::Shared;
-use super::{Error, Landing, Recipe};
+use super::{Error, Landing};
 use crate::class::Class;
 use crate::clock;
-use crate::config::Retry;
 use crate::shape::History;
-use crate::source::{Payload, Response};
-use crate::spool::{Entry, Key, Loaded, Spool};
-use crate::store::ledger;
+use crate::source::Payload;
+use crate::spool::{Entry, Key, Loaded, Spool, Stats};
+use crate::store;
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
@@ -32,15 +33,16 @@ const LANES: usize = 4;
 const PAUSE: Duration = Duration::from_millis(500);
 /// Longest landing of one payload, whatever it waits for; each of its steps has a shorter limit of its own.
 const LONGEST: Duration = Duration::from_secs(10 * 60);
-/// Attempts of one landing; what is still away then waits for the next look.
-const RETRY: Retry = Retry { attempts: 2, base: Duration::from_millis(100), max: Duration::from_secs(1) };
 
 impl Landing {
     /// Whether the spool would take what the source gives, where it cannot land: what is worth least is refused first.
     ///
     /// A state is replaced by the next one, a change is seen later, a snapshot leaves a gap; an event may be gone for good.
     pub(super) fn has_room(&self, is_claimed: bool) -> Result<(), Error> {
-        let Some(spool) = self.shared.spool.as_ref().filter(|_| !is_claimed) else { return Ok(()) };
+        let Some(spool) = &self.shared.spool else { return Ok(()) };
+        if is_claimed && spool.next(&self.recipe.tracker).is_none() {
+            return Ok(());
+        }
         let percent = self.recipe.tables.iter().map(|table| share(table.history)).max().unwrap_or(100);
         let stats = spool.stats();
         if stats.used.saturating_mul(100) < stats.limit.saturating_mul(percent) {
@@ -91,6 +93,17 @@ impl Landing {
     }
 }
 
+/// Whether a payload that the database refused is kept, to land another time or to be set aside for a person.
+///
+/// What is refused until somebody mends it never takes the room that an outage needs.
+pub(super) fn is_worth_keeping(error: &store::Error, stats: &Stats) -> bool {
+    match error.class() {
+        Class::Retry => true,
+        Class::Standing => stats.used.saturating_mul(2) < stats.limit,
+        Class::Row => false,
+    }
+}
+
 /// Up to how many percent of the spool a table's payloads may fill.
 const fn share(history: History) -> u64 {
     match history {
@@ -106,6 +119,7 @@ const fn share(history: History) -> u64 {
 pub struct Backlog {
     spool: Arc<Spool>,
     shared: Shared,
+    patience: Patience,
 }
 
 /// What becomes of an entry.
@@ -120,7 +134,7 @@ impl Backlog {
     /// Of this spool; nothing lands before `work`.
     pub fn new(spool: Arc<Spool>, shared: &Shared) -> Backlog {
         // What cannot land stays where it is.
-        Backlog { spool, shared: Shared { spool: None, ..shared.clone() } }
+        Backlog { spool, shared: Shared { spool: None, ..shared.clone() }, patience: Patience::default() }
     }
 
     /// Lands what waits, and what comes to wait, for ever. Says of each run what became of it.
@@ -140,7 +154,7 @@ impl Backlog {
 
     /// So many entries of a tracker, in order, up to the first that cannot land now.
     async fn drain(&self, tracker: String, entries: u64, report: &(dyn Fn(Outcome) + Send + Sync)) {
-        let mut last = None;
+        let mut last = Last::default();
         for _ in 0..entries {
             let Some(key) = self.spool.next(&tracker) else { return };
             // A panic is this entry's alone.
@@ -153,20 +167,14 @@ impl Backlog {
                 Ok(Next::Go) => {}
                 Ok(Next::Wait) => return,
                 Err(_) => {
-                    last = None;
+                    last = Last::default();
                     self.set_aside(key, "landing it panicked".to_owned()).await;
                 }
             }
         }
     }
 
-    /// `last`: the landing of the entry before, with its plan; most entries of a tracker share it.
-    async fn one(
-        &self,
-        key: &Key,
-        last: &mut Option<(Bytes, Landing)>,
-        report: &(dyn Fn(Outcome) + Send + Sync),
-    ) -> Next {
+    async fn one(&self, key: &Key, last: &mut Last, report: &(dyn Fn(Outcome) + Send + Sync)) -> Next {
         let (spool, wanted) = (Arc::clone(&self.spool), key.clone());
         let entry = match spawn_blocking(move || spool.load(&wanted)).await {
             Ok(Ok(Loaded::Entry(entry))) => entry,
@@ -181,34 +189,35 @@ impl Backlog {
             }
             Err(_) => return Next::Wait,
         };
-        if last.as_ref().is_none_or(|(plan, _)| *plan != entry.plan) {
-            match serde_json::from_slice::<Recipe>(&entry.plan) {
-                Ok(recipe) => {
-                    let landing = Landing::new(recipe, RETRY, &self.shared);
-                    *last = Some((entry.plan.clone(), landing));
-                }
-                Err(error) => {
-                    self.set_aside(key.clone(), format!("its recipe is not understood: {error}")).await;
-                    return Next::Go;
-                }
+        let landing = match last.landing(&entry.plan, &self.shared) {
+            Ok(landing) => landing,
+            Err(reason) => {
+                self.set_aside(key.clone(), reason).await;
+                return Next::Go;
             }
+        };
+        match kept::land(landing, *entry).await {
+            Fate::Landed(outcome) => self.landed(outcome, key, report).await,
+            Fate::Elsewhere => Next::Wait,
+            Fate::Away(_) => {
+                self.patience.restored(key.tracker());
+                Next::Wait
+            }
+            Fate::NotNow(outcome) => match self.patience.refused(key.tracker()) {
+                Refusal::First => {
+                    let (tracker, error) = (key.tracker(), outcome.run.error);
+                    tracing::warn!(tracker, error, scheduled_at = %key.scheduled_at(), "spool: a payload does not land now");
+                    Next::Wait
+                }
+                Refusal::Again => Next::Wait,
+                Refusal::Last => self.failed(outcome, key, report).await,
+            },
+            Fate::Failed(outcome) => self.failed(outcome, key, report).await,
         }
-        let Some((_, landing)) = last else { return Next::Wait };
-        self.land(landing, *entry, key, report).await
     }
 
-    async fn land(&self, landing: &Landing, entry: Entry, key: &Key, report: &(dyn Fn(Outcome) + Send + Sync)) -> Next {
-        let response: Response = serde_json::from_value(entry.response.clone()).unwrap_or_default();
-        let payload = Payload { body: entry.body, response, attempts: u32::try_from(entry.attempt).unwrap_or(1) };
-        let mut draft = Draft::new(landing, entry.scheduled_at, entry.kind);
-        draft.run.started_at = entry.started_at;
-        draft.fetched(&payload).await;
-        let outcome = match landing.land(&draft, &payload, None).await {
-            Ok(End::Ended(outcome)) => outcome,
-            Ok(_) => return Next::Wait,
-            Err(Error::Land(error)) if error.class() == Class::Retry || landing.is_away(&error) => return Next::Wait,
-            Err(error) => return self.failed(draft.into_failure(&error), key, report).await,
-        };
+    async fn landed(&self, outcome: Outcome, key: &Key, report: &(dyn Fn(Outcome) + Send + Sync)) -> Next {
+        self.patience.restored(key.tracker());
         report(outcome);
         let (spool, done) = (Arc::clone(&self.spool), key.clone());
         if let Ok(Err(error)) = spawn_blocking(move || spool.remove(&done)).await {
@@ -219,8 +228,7 @@ impl Backlog {
 
     /// It will not land. The ledger says why, and the payload stays on the disk, for a person.
     async fn failed(&self, outcome: Outcome, key: &Key, report: &(dyn Fn(Outcome) + Send + Sync)) -> Next {
-        let (pool, by) = (&self.shared.pool, self.shared.instance.id());
-        if !outcome.recorded && ledger::record(pool, by, std::slice::from_ref(&outcome.run)).await.is_err() {
+        if kept::record(&self.shared, &outcome).await.is_err() {
             return Next::Wait;
         }
         let reason = outcome.run.error.clone().unwrap_or_default();

@@ -3,7 +3,7 @@
 //! Must not know: how it was found out.
 
 use super::disk::{Disk, Unsynced};
-use super::places::{Places, REASON};
+use super::places::{Places, REASON, unless_gone};
 use std::path::{Path, PathBuf};
 
 /// A file that was set aside.
@@ -40,18 +40,31 @@ fn moved(disk: &dyn Disk, places: &Places, path: &Path, reason: &str) -> std::io
     // Its new name lasts before its old one is gone for good: what is in it may still be mended by hand.
     disk.sync_dir(&dir)?;
     disk.sync_dir(parent)?;
-    let mut beside = target.clone().into_os_string();
-    beside.push(REASON);
     // Told in the log as well, and found again by `trackd spool check`.
-    let _ = disk.write(Path::new(&beside), &[reason.as_bytes(), b"\n"]).and_then(Unsynced::sync);
+    let _ = tell_reason(disk, &target, reason);
     Ok(target)
+}
+
+/// Where it is written why a file is in `bad/`.
+fn beside(file: &Path) -> PathBuf {
+    let mut beside = file.as_os_str().to_owned();
+    beside.push(REASON);
+    beside.into()
+}
+
+/// Writes beside a file why it is there; nothing says so yet.
+pub(super) fn tell_reason(disk: &dyn Disk, file: &Path, reason: &str) -> std::io::Result<()> {
+    let reason = reason.replace(char::is_control, " ");
+    disk.write(&beside(file), &[reason.as_bytes(), b"\n"]).and_then(Unsynced::sync)
+}
+
+pub(super) fn forget_reason(disk: &dyn Disk, file: &Path) -> std::io::Result<()> {
+    unless_gone(disk.remove(&beside(file)))
 }
 
 /// Why a file is in `bad/`, as it was written beside it.
 pub(super) fn reason(disk: &dyn Disk, file: &Path) -> String {
-    let mut beside = file.as_os_str().to_owned();
-    beside.push(REASON);
-    match disk.read(Path::new(&beside), 4096) {
+    match disk.read(&beside(file), 4096) {
         Ok(text) => String::from_utf8_lossy(&text).trim_end().replace(char::is_control, " "),
         Err(_) => "set aside, nothing says why".into(),
     }

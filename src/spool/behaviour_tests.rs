@@ -226,6 +226,32 @@ fn what_is_no_whole_entry_is_set_aside_with_its_reason_and_the_others_come() {
 }
 
 #[test]
+fn what_people_take_from_bad_is_no_longer_counted_and_a_name_that_is_there_twice_keeps_its_plan() {
+    let (_home, dir) = home();
+    let spool = open(&dir);
+    for _ in 0..2 {
+        spool.put(&entry("a", 1)).unwrap();
+        spool.set_aside(&spool.next("a").unwrap(), "its run failed: …".into()).unwrap();
+    }
+    let (listed, others) = Bad::new(&dir).files().unwrap();
+    assert_eq!((listed.len(), others.len(), spool.stats().bad), (2, 0, 2));
+    drop(spool);
+    let spool = open(&dir);
+    Bad::new(&dir).landed(&listed[0]).unwrap();
+    Bad::new(&dir).stays(&listed[1], "another\nreason").unwrap();
+    let before = spool.stats().used;
+    spool.recount_bad().unwrap();
+    assert_eq!((spool.stats().bad, spool.stats().used), (1, before - 2 * 4096));
+    assert_eq!(Look::new(&dir).set_aside().unwrap()[0].reason, "another reason");
+    drop(spool);
+    let spool = open(&dir);
+    let Found::Whole(found, _) = Bad::new(&dir).read(&listed[1]).unwrap() else { panic!("its plan is gone") };
+    assert_eq!((*found, spool.stats().bad), (entry("a", 1), 1));
+    Bad::new(&dir).landed(&listed[1]).unwrap();
+    assert_eq!(files(dir.join("bad/a")), 0);
+}
+
+#[test]
 fn a_mended_file_that_is_moved_back_waits_again() {
     let (_home, dir) = home();
     let spool = open(&dir);

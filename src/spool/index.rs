@@ -16,6 +16,11 @@ pub(super) fn occupied(bytes: u64) -> u64 {
     bytes.div_ceil(BLOCK) * BLOCK
 }
 
+/// The same of a file in `bad/`, with the reason beside it.
+pub(super) fn occupied_aside(bytes: u64) -> u64 {
+    occupied(bytes) + BLOCK
+}
+
 #[derive(Debug, Default)]
 pub(super) struct Index {
     /// No set is empty.
@@ -29,6 +34,8 @@ pub(super) struct Index {
     pub(super) plan_bytes: u64,
     bad: u64,
     bad_bytes: u64,
+    /// How often a file was set aside.
+    asides: u64,
     /// Trackers whose directory lasts.
     pub(super) lasting: HashSet<String>,
     /// Trackers of which an entry was removed, which may not last yet.
@@ -112,8 +119,21 @@ impl Index {
 
     /// Counts a file in `bad/`.
     pub(super) fn count_bad(&mut self, bytes: u64) {
+        self.asides += 1;
         self.bad += 1;
-        self.bad_bytes += occupied(bytes) + BLOCK;
+        self.bad_bytes += occupied_aside(bytes);
+    }
+
+    /// To be given back when `bad/` was counted; `None` while a file is on its way there.
+    pub(super) fn counting_bad(&self) -> Option<u64> {
+        self.busy.values().all(|held| *held > 0).then_some(self.asides)
+    }
+
+    /// So much is in `bad/`, unless a file was set aside since it was begun to count.
+    pub(super) fn counted_bad(&mut self, counting: u64, bad: u64, bad_bytes: u64) {
+        if counting == self.asides {
+            (self.bad, self.bad_bytes) = (bad, bad_bytes);
+        }
     }
 
     pub(super) fn need(&mut self, plan: Tag) {

@@ -27,7 +27,7 @@ pub struct Listed {
     pub bytes: u64,
     pub file: PathBuf,
     #[serde(skip)]
-    key: Key,
+    pub(super) key: Key,
 }
 
 /// All that is wrong, and how much is not.
@@ -111,11 +111,15 @@ impl Look {
     /// # Errors
     /// It cannot be said now what it is.
     pub fn read(&self, listed: &Listed) -> Result<Found, Error> {
-        match reading::read(&Files, &self.places, &listed.key.tracker, listed.key.slot) {
-            Reading::Whole(decoded) => Ok(Found::Whole(Box::new(decoded.entry), decoded.meta)),
-            Reading::Bad { reason, .. } => Ok(Found::Bad(reason)),
-            Reading::Gone => Ok(Found::Gone),
-            Reading::Later(error) => Err(error),
-        }
+        read(&self.places, listed)
+    }
+}
+
+pub(super) fn read(places: &Places, listed: &Listed) -> Result<Found, Error> {
+    match reading::read(&Files, places, &listed.file, &listed.key.tracker, listed.key.slot) {
+        Reading::Whole(decoded) => Ok(Found::Whole(Box::new(decoded.entry), decoded.meta)),
+        Reading::Bad { reason, .. } => Ok(Found::Bad(reason)),
+        Reading::Gone => Ok(Found::Gone),
+        Reading::Later(error) => Err(error),
     }
 }

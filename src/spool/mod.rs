@@ -11,10 +11,12 @@
 //! whole stops nobody: it is set aside when it is met. `remove` is not synced: after a loss of power an entry can be
 //! there again that has landed, and lands as the same run, which the ledger has already.
 //!
-//! Calls block on the disk. One process owns a spool; [`Look`] reads beside it without asking.
+//! Calls block on the disk. One process owns a spool; [`Look`] reads beside it without asking, and what is in `bad/`
+//! a person may take back ([`Bad`]) or away.
 //! Must not know: tokio, the database, HTTP, the configuration, what is in a plan.
 
 mod aside;
+mod bad;
 mod disk;
 mod error;
 mod format;
@@ -35,6 +37,7 @@ mod disk_tests;
 mod power_tests;
 
 pub use aside::SetAside;
+pub use bad::Bad;
 pub use error::{Error, Full};
 pub use look::{Found, Listed, Look, Report};
 
@@ -42,7 +45,7 @@ use crate::status::Kind;
 use aside::set_aside;
 use bytes::Bytes;
 use disk::Disk;
-use index::{Index, occupied};
+use index::{Index, occupied, occupied_aside};
 use jiff::Timestamp;
 use name::{Slot, Tag};
 use places::{Places, unless_gone};
@@ -283,7 +286,8 @@ impl Spool {
     /// # Errors
     /// The machine is short of something (memory, file descriptors); the entry still waits.
     pub fn load(&self, key: &Key) -> Result<Loaded, Error> {
-        match reading::read(&*self.disk, &self.places, &key.tracker, key.slot) {
+        let path = self.places.entry(&key.tracker, key.slot);
+        match reading::read(&*self.disk, &self.places, &path, &key.tracker, key.slot) {
             Reading::Whole(decoded) => Ok(Loaded::Entry(Box::new(decoded.entry))),
             Reading::Later(error) => Err(error),
             Reading::Gone => {
@@ -351,6 +355,18 @@ impl Spool {
     /// The numbers of this moment.
     pub fn stats(&self) -> Stats {
         self.index().stats(self.limit.load(Ordering::Relaxed))
+    }
+
+    /// Counts what is in `bad/` anew: people take files from there.
+    ///
+    /// # Errors
+    /// The directory cannot be read; what was counted stays.
+    pub fn recount_bad(&self) -> Result<(), Error> {
+        let Some(counting) = self.index().counting_bad() else { return Ok(()) };
+        let files = places::bad(&*self.disk, &self.places).map_err(Error::io("read", &self.places.bad()))?;
+        let sizes: Vec<u64> = files.iter().filter_map(|bad| self.disk.size(&bad.path).ok()).collect();
+        self.index().counted_bad(counting, sizes.len() as u64, sizes.into_iter().map(occupied_aside).sum());
+        Ok(())
     }
 
     /// From here on the spool takes up to so many bytes; what waits stays.

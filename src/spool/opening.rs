@@ -122,7 +122,7 @@ fn index(disk: &dyn Disk, places: &Places) -> Result<(Index, Plans, Vec<SetAside
     }
     for bad in places::bad(disk, places).map_err(Error::io("read", &places.bad()))? {
         index.count_bad(disk.size(&bad.path).unwrap_or_default());
-        bad.plan.into_iter().for_each(|plan| index.need(plan));
+        bad.slot.into_iter().for_each(|slot| index.need(slot.plan));
     }
     Ok((index, plans, aside))
 }

@@ -10,8 +10,9 @@
 //! Reads names only. Must not know: what is in the files.
 
 use super::disk::{Disk, ItemKind};
-use super::name::{self, Slot, Tag};
+use super::name::{self, Slot};
 use std::collections::BTreeMap;
+use std::ffi::OsStr;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -109,8 +110,10 @@ fn of_tracker(disk: &dyn Disk, dir: &Path, tracker: String, found: &mut Found) {
 #[derive(Debug)]
 pub(super) struct BadFile {
     pub(super) path: PathBuf,
-    /// Whose plan is still kept, where its name says so.
-    pub(super) plan: Option<Tag>,
+    /// Of the directory that it is in.
+    pub(super) tracker: Option<String>,
+    /// What its name says; its plan is still kept.
+    pub(super) slot: Option<Slot>,
 }
 
 /// What is in `bad/`, without the reasons, in order of names.
@@ -127,12 +130,19 @@ pub(super) fn bad(disk: &dyn Disk, places: &Places) -> io::Result<Vec<BadFile>> 
             if item.kind == ItemKind::Dir && dir == places.bad() {
                 dirs.push(path);
             } else if !name.ends_with(REASON) {
-                files.push(BadFile { plan: Slot::parse(&name).map(|slot| slot.plan), path });
+                let above = dir.file_name().and_then(OsStr::to_str).filter(|_| dir != places.bad());
+                files.push(BadFile { tracker: above.and_then(name::tracker), slot: slot(&name), path });
             }
         }
     }
     files.sort_by(|a, b| a.path.cmp(&b.path));
     Ok(files)
+}
+
+/// Of an entry's name, or of one with a number: another of the same name was set aside before it.
+fn slot(name: &str) -> Option<Slot> {
+    let numbered = || name.rsplit_once('.').filter(|(_, number)| number.parse::<u16>().is_ok_and(|n| n < 1000));
+    Slot::parse(name).or_else(|| Slot::parse(numbered()?.0))
 }
 
 /// Nothing instead of an error where there is no such file or directory.

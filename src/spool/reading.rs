@@ -9,6 +9,7 @@ use super::name::Slot;
 use super::places::Places;
 use super::plans;
 use std::io;
+use std::path::Path;
 
 /// What came of it.
 #[derive(Debug)]
@@ -27,12 +28,12 @@ pub(super) enum Reading {
     Later(Error),
 }
 
-pub(super) fn read(disk: &dyn Disk, places: &Places, tracker: &str, slot: Slot) -> Reading {
-    let path = places.entry(tracker, slot);
-    let bytes = match disk.read(&path, slot.bytes) {
+/// Reads the entry of this name, wherever it lies.
+pub(super) fn read(disk: &dyn Disk, places: &Places, path: &Path, tracker: &str, slot: Slot) -> Reading {
+    let bytes = match disk.read(path, slot.bytes) {
         Ok(bytes) => bytes.into(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Reading::Gone,
-        Err(error) if passes(&error) => return Reading::Later(Error::io("read", &path)(error)),
+        Err(error) if passes(&error) => return Reading::Later(Error::io("read", path)(error)),
         Err(error) => return bad(format!("cannot be read: {error}")),
     };
     let mut decoded = match format::decode(&bytes, tracker, slot) {
@@ -44,8 +45,8 @@ pub(super) fn read(disk: &dyn Disk, places: &Places, tracker: &str, slot: Slot) 
         Ok(Ok(plan)) => decoded.entry.plan = plan,
         Ok(Err(reason)) => return of_plan(reason),
         // Landed beside us, and the plan removed after it.
-        Err(_) if disk.size(&path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) => return Reading::Gone,
-        Err(error) if passes(&error) => return Reading::Later(Error::io("read plan of", &path)(error)),
+        Err(_) if disk.size(path).is_err_and(|error| error.kind() == io::ErrorKind::NotFound) => return Reading::Gone,
+        Err(error) if passes(&error) => return Reading::Later(Error::io("read plan of", path)(error)),
         Err(error) => return of_plan(format!("its plan {} cannot be read: {error}", decoded.plan)),
     }
     Reading::Whole(decoded)

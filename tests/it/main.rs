@@ -28,6 +28,7 @@ mod outage;
 mod pool;
 mod prune;
 mod recorded;
+mod replay;
 mod rules;
 mod schedule;
 mod shape;

@@ -16,7 +16,9 @@ use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use tokio::task::spawn_blocking;
 
 impl Ledger for Database {
     fn open(&self) -> BoxFuture<'_, Result<(), Unusable>> {
@@ -141,6 +143,7 @@ impl Ledger for Database {
 
     fn look(&self) -> BoxFuture<'_, Option<status::Server>> {
         async move {
+            self.recount().await;
             // What rests grows old, or lost its server, and nobody may borrow for hours. What is wrong, the next line tells.
             let _ = self.pool.examine().await;
             health::health(&self.pool).await.server
@@ -168,5 +171,15 @@ impl Ledger for Database {
 
     fn close(&self) -> BoxFuture<'_, ()> {
         self.end().boxed()
+    }
+}
+
+impl Database {
+    /// Counts anew what was set aside: people, and `trackd spool replay`, take it away.
+    async fn recount(&self) {
+        let Some(spool) = self.spool.get().map(Arc::clone) else { return };
+        if let Ok(Err(error)) = spawn_blocking(move || spool.recount_bad()).await {
+            tracing::debug!(error = %error, "spool: what was set aside is not counted");
+        }
     }
 }

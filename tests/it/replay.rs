@@ -1,0 +1,167 @@
+//! Payloads that the database refuses: kept, set aside with their runs on record as failed, and brought back.
+
+use crate::support::daemon::{Daemon, Home, PATIENCE, file_tracker, stderr, stdout};
+use crate::support::postgres::{Database, Server, eventually};
+use rustix::process::Signal;
+use std::path::PathBuf;
+use tokio_postgres::Client;
+use trackd::spool::{Bad, Look};
+
+const OTHER: &str = "CREATE TABLE a (k text, v date, taken_at timestamptz, run_id uuid, PRIMARY KEY (k, taken_at))";
+const FAILED: &str = "SELECT count(*) FROM trackd.runs WHERE status = 'failed'";
+const LANDED: &str = "SELECT count(*) FROM trackd.runs r WHERE status = 'succeeded' \
+                      AND rows_written = (SELECT count(*) FROM a WHERE a.run_id = r.run_id)";
+
+async fn count(client: &Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).await.map_or(-1, |row| row.get(0))
+}
+
+fn spool(home: &Home) -> PathBuf {
+    home.path("state/spool")
+}
+
+fn aside(home: &Home) -> i64 {
+    Bad::new(&spool(home)).files().map_or(0, |(files, _)| files.len() as i64)
+}
+
+fn waiting(home: &Home) -> usize {
+    Look::new(&spool(home)).entries().map_or(0, |(entries, _)| entries.len())
+}
+
+async fn stop(mut daemon: Daemon) -> String {
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    daemon.log()
+}
+
+/// A daemon whose table is another's, until three payloads are set aside; stopped then.
+async fn three_aside(database: &Database, trackers: &str) -> (Home, String) {
+    database.client().await.batch_execute(OTHER).await.unwrap();
+    let home = Home::new(database, trackers);
+    home.put("a.json", r#"{"rows":[{"k":"a","v":1},{"k":"b","v":2}]}"#);
+    let mut daemon = home.run();
+    eventually("payloads set aside", PATIENCE, async || aside(&home) >= 3).await;
+    home.configure(&trackers.replace("200ms", "1h"));
+    daemon.signal(Signal::HUP);
+    daemon.says("configuration reloaded", 1).await;
+    eventually("none that waits", PATIENCE, async || waiting(&home) == 0).await;
+    let log = stop(daemon).await;
+    (home, log)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_table_refuses_is_set_aside_told_once_and_brought_back_when_the_table_is_mended() {
+    let database = Server::shared().database().await;
+    let (home, log) = three_aside(&database, &file_tracker("a", "200ms")).await;
+    let client = database.client().await;
+    let (failed, aside_then) = (count(&client, FAILED).await, aside(&home));
+    // One may have come to wait while the daemon stopped.
+    assert!(failed == aside_then && waiting(&home) <= 1, "{failed} {aside_then}");
+    assert_eq!(log.matches("run failed tracker=").count() as i64, failed, "{log}");
+    let error = "SELECT error FROM trackd.runs WHERE status = 'failed' LIMIT 1";
+    let error: String = client.query_one(error, &[]).await.unwrap().get(0);
+    assert!(error.contains("column v: expected integer, got date") && error.contains("ALTER TABLE"), "{error}");
+
+    let again = home.trackd(&["spool", "replay", "--json"]);
+    assert_eq!(again.status.code(), Some(1), "{again:?}");
+    assert!(stderr(&again).contains(&format!("{failed} of {failed} files stay set aside")), "{again:?}");
+    assert_eq!(stdout(&again).matches("\"outcome\":\"failed\"").count() as i64, failed);
+    assert_eq!((count(&client, FAILED).await, aside(&home)), (failed, failed));
+
+    client.batch_execute("DROP TABLE a").await.unwrap();
+    let done = home.trackd(&["spool", "replay", "a"]);
+    assert_eq!(done.status.code(), Some(0), "{done:?}");
+    let text = stdout(&done);
+    let rows: Vec<Vec<&str>> = text.lines().skip(1).map(|line| line.split('\t').collect()).collect();
+    assert!(rows.len() as i64 == failed && rows.iter().all(|row| row[2..] == ["landed", "2", ""]), "{text}");
+    assert!(rows.is_sorted_by_key(|row| row[1].trim_end_matches('Z')), "oldest first: {text}");
+    assert_eq!((count(&client, LANDED).await, count(&client, FAILED).await), (failed, 0));
+    assert_eq!(std::fs::read_dir(spool(&home).join("bad/a")).unwrap().count(), 0, "reasons are gone, too");
+    assert_eq!(stdout(&home.trackd(&["spool", "replay"])), "nothing is set aside\n");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replay_beside_the_daemon_shapes_by_the_plan_of_its_time_or_by_the_current_one() {
+    let database = Server::shared().database().await;
+    let (home, _) = three_aside(&database, &file_tracker("a", "200ms")).await;
+    let client = database.client().await;
+    let mended =
+        file_tracker("a", "1h").replace("v = \"integer\"", "v = { type = \"date\", jq = '\"2026-01-0\\(.v)\"' }");
+    home.configure(&mended);
+    let daemon = home.run();
+    eventually("none that waits", PATIENCE, async || waiting(&home) == 0).await;
+    let there = aside(&home);
+    let old = home.trackd(&["spool", "replay"]);
+    assert_eq!((old.status.code(), aside(&home)), (Some(1), there), "{old:?}");
+    // What is not whole is listed, and left.
+    let (files, _) = Bad::new(&spool(&home)).files().unwrap();
+    std::fs::write(&files[0].file, "x").unwrap();
+    let new = home.trackd(&["spool", "replay", "--current"]);
+    assert_eq!((new.status.code(), aside(&home)), (Some(1), 1), "{new:?}");
+    assert_eq!(
+        (stdout(&new).matches("\tlanded\t2\t").count() as i64, stdout(&new).matches("\tnot whole\t").count()),
+        (there - 1, 1)
+    );
+    let dates = "SELECT count(*) FROM a JOIN trackd.runs USING (run_id) WHERE v = '2026-01-02' AND kind <> 'manual'";
+    assert!(count(&client, dates).await >= there - 1);
+    stop(daemon).await;
+    // The next start removes the plans.
+    std::fs::remove_dir_all(spool(&home).join("bad/a")).unwrap();
+    let daemon = home.run();
+    eventually("plans that nothing needs gone", PATIENCE, async || {
+        std::fs::read_dir(spool(&home).join("plans")).unwrap().count() == 0
+    })
+    .await;
+    daemon.catches_hangups().await;
+    stop(daemon).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_the_database_refuses_for_now_waits_and_lands() {
+    let database = Server::shared().database().await;
+    let home = Home::new(&database, &file_tracker("a", "200ms"));
+    home.put("a.json", r#"{"rows":[{"k":"a","v":1}]}"#);
+    let mut daemon = home.run();
+    let client = database.client().await;
+    eventually("runs that land", PATIENCE, async || count(&client, LANDED).await >= 2).await;
+    client
+        .batch_execute(
+            "CREATE FUNCTION busy() RETURNS trigger LANGUAGE plpgsql AS \
+             $$ BEGIN RAISE EXCEPTION 'deadlock' USING ERRCODE = '40P01'; END $$; \
+             CREATE TRIGGER busy BEFORE INSERT ON a FOR EACH ROW EXECUTE FUNCTION busy()",
+        )
+        .await
+        .unwrap();
+    eventually("payloads that wait", PATIENCE, async || waiting(&home) >= 3).await;
+    daemon.says("a payload does not land now", 1).await;
+    client.batch_execute("DROP TRIGGER busy ON a").await.unwrap();
+    eventually("none that waits", PATIENCE, async || waiting(&home) == 0).await;
+    let log = stop(daemon).await;
+    assert_eq!((count(&client, FAILED).await, aside(&home)), (0, 0), "{log}");
+    assert_eq!(log.matches("a payload does not land now").count(), 1, "{log}");
+    let open = "SELECT count(*) FROM trackd.runs WHERE status = 'running'";
+    assert_eq!(count(&client, open).await, 0);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_refused_for_long_leaves_half_the_spool() {
+    let database = Server::shared().database().await;
+    database.client().await.batch_execute(OTHER).await.unwrap();
+    let home = Home::new(&database, &file_tracker("a", "200ms"));
+    home.put("a.json", r#"{"rows":[{"k":"a","v":1}]}"#);
+    let configure = |spool_max: &str| {
+        let text = std::fs::read_to_string(home.path("config.toml")).unwrap();
+        let text: Vec<&str> = text.lines().filter(|line| !line.starts_with("spool_max")).collect();
+        home.put("config.toml", text.join("\n").replace("[daemon]", &format!("[daemon]\nspool_max = \"{spool_max}\"")));
+    };
+    configure("192KiB");
+    let mut daemon = home.run();
+    let client = database.client().await;
+    // A plan, and files of two blocks each, with its reason; some more come while those before them wait.
+    eventually("runs that fail at once", PATIENCE, async || count(&client, FAILED).await >= aside(&home) + 6).await;
+    let kept = aside(&home);
+    assert!((12..=18).contains(&kept), "{kept} of 23 that there is room for");
+    eventually("more of them", PATIENCE, async || count(&client, FAILED).await >= kept + 12).await;
+    assert_eq!((aside(&home), waiting(&home)), (kept, 0), "{}", daemon.log());
+    stop(daemon).await;
+}
