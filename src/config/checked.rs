@@ -15,7 +15,7 @@ pub struct Config {
     pub path: PathBuf,
     /// `[database]`; a change needs a restart.
     pub database: Database,
-    /// `[daemon]`; a change of `listen`, `workers`, `per_host`, `state_dir` or `spool_max` needs a restart.
+    /// `[daemon]`; a change of `listen`, `workers`, `per_host` or `state_dir` needs a restart.
     pub daemon: Daemon,
     /// `[log]`; `level` is applied at reload.
     pub log: Log,
@@ -85,7 +85,7 @@ pub struct Daemon {
     pub drain: Duration,
     /// Default: `$STATE_DIRECTORY`, else `$XDG_STATE_HOME/trackd`, else `~/.local/state/trackd`; for root `/var/lib/trackd`.
     pub state_dir: PathBuf,
-    /// The most that the spool may occupy, in bytes; a change needs a restart. Default 1 GiB, 64 KiB..=1 PiB.
+    /// The most that the spool may occupy, in bytes. Default 1 GiB, 64 KiB..=1 PiB.
     pub spool_max: u64,
     /// How long rows of the ledger are kept; `None` when written as "forever". Default 90d.
     pub keep_runs: Option<Duration>,

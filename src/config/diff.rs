@@ -88,7 +88,6 @@ fn restart(old: &Config, new: &Config) -> Vec<(&'static str, &'static str)> {
         ("daemon.workers", old.daemon.workers != new.daemon.workers, "workers are started at the start"),
         ("daemon.per_host", old.daemon.per_host != new.daemon.per_host, "hosts keep their count from the start"),
         ("daemon.state_dir", old.daemon.state_dir != new.daemon.state_dir, "it holds the cluster and the lock in use"),
-        ("daemon.spool_max", old.daemon.spool_max != new.daemon.spool_max, "the spool is opened at the start"),
         ("log.format", old.log.format != new.log.format, LOGS),
         ("log.file", old.log.file != new.log.file, LOGS),
     ]

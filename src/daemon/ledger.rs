@@ -95,6 +95,9 @@ pub trait Ledger: Send + Sync + 'static {
         Spool::default()
     }
 
+    /// From here on they may take so many bytes of the disk; what waits stays.
+    fn bound_spool(&self, _max_bytes: u64) {}
+
     /// Asks the database how it is, within a few seconds; `None` while it does not answer.
     fn look(&self) -> BoxFuture<'_, Option<Server>> {
         Box::pin(std::future::ready(None))

@@ -84,6 +84,7 @@ impl Daemon {
             self.works.remove(name);
         }
         self.works.extend(made);
+        self.setup.ledger.bound_spool(new.daemon.spool_max);
         self.config = Arc::new(new);
         self.in_force.send_replace(Arc::clone(&self.config));
         // The works first: a timer that fires for a tracker without a lane would lose its instant.
@@ -119,7 +120,12 @@ pub(super) fn make<'a>(
 fn keep_what_needs_a_restart(new: Config, old: &Config) -> Config {
     Config {
         database: if kept_url(old, &new) { old.database.clone() } else { new.database },
-        daemon: config::Daemon { drain: new.daemon.drain, keep_runs: new.daemon.keep_runs, ..old.daemon.clone() },
+        daemon: config::Daemon {
+            drain: new.daemon.drain,
+            spool_max: new.daemon.spool_max,
+            keep_runs: new.daemon.keep_runs,
+            ..old.daemon.clone()
+        },
         log: config::Log { level: new.log.level.clone(), ..old.log.clone() },
         ..new
     }

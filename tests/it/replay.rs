@@ -144,7 +144,7 @@ async fn what_the_database_refuses_for_now_waits_and_lands() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_table_that_is_refused_for_long_leaves_half_the_spool() {
+async fn a_table_that_is_refused_for_long_leaves_half_the_spool_and_a_reload_gives_it_more() {
     let database = Server::shared().database().await;
     database.client().await.batch_execute(OTHER).await.unwrap();
     let home = Home::new(&database, &file_tracker("a", "200ms"));
@@ -155,7 +155,7 @@ async fn a_table_that_is_refused_for_long_leaves_half_the_spool() {
         home.put("config.toml", text.join("\n").replace("[daemon]", &format!("[daemon]\nspool_max = \"{spool_max}\"")));
     };
     configure("192KiB");
-    let mut daemon = home.run();
+    let daemon = home.run();
     let client = database.client().await;
     // A plan, and files of two blocks each, with its reason; some more come while those before them wait.
     eventually("runs that fail at once", PATIENCE, async || count(&client, FAILED).await >= aside(&home) + 6).await;
@@ -163,5 +163,9 @@ async fn a_table_that_is_refused_for_long_leaves_half_the_spool() {
     assert!((12..=18).contains(&kept), "{kept} of 23 that there is room for");
     eventually("more of them", PATIENCE, async || count(&client, FAILED).await >= kept + 12).await;
     assert_eq!((aside(&home), waiting(&home)), (kept, 0), "{}", daemon.log());
+    configure("1MiB");
+    daemon.signal(Signal::HUP);
+    daemon.says("configuration reloaded", 1).await;
+    eventually("further files", PATIENCE, async || aside(&home) >= kept + 3).await;
     stop(daemon).await;
 }

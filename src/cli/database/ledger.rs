@@ -141,6 +141,12 @@ impl Ledger for Database {
         })
     }
 
+    fn bound_spool(&self, max_bytes: u64) {
+        if let Some(spool) = self.spool.get() {
+            spool.set_limit(max_bytes);
+        }
+    }
+
     fn look(&self) -> BoxFuture<'_, Option<status::Server>> {
         async move {
             self.recount().await;
