@@ -1,7 +1,8 @@
 //! The spool as its users meet it: kill -9 of a process that puts and removes, ten thousand files of which a hundred
 //! are bad, and the commands.
 
-use crate::support::daemon::{Home, file_tracker, stderr, stdout};
+use crate::support::daemon::{Home, PATIENCE, file_tracker, stderr, stdout};
+use crate::support::postgres::{Server, eventually};
 use bytes::Bytes;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -10,6 +11,8 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
+use trackd::config::{self, Environment};
+use trackd::run::Recipe;
 use trackd::spool::{Entry, Loaded, Put, Spool};
 use trackd::status::Kind;
 
@@ -130,9 +133,9 @@ fn audit(dir: &Path, told: &BTreeMap<(String, i64), String>) {
 }
 
 /// Writes an entry as docs/spool.md describes the file, by other means than trackd's.
-fn by_hand(spool: &Path, tracker: &str, second: i64, body: &str) -> PathBuf {
+fn by_hand(spool: &Path, tracker: &str, second: i64, recipe: &str, body: &str) -> PathBuf {
     let sha256 = |text: &str| Sha256::digest(text).iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let (plan, at) = (sha256("{}"), Timestamp::from_second(second).unwrap());
+    let (plan, at) = (sha256(recipe), Timestamp::from_second(second).unwrap());
     let meta = serde_json::json!({
         "tracker": tracker, "scheduled_at": at, "kind": "scheduled", "attempt": 1, "started_at": at, "fetched_at": at,
         "response": {"status": 200}, "body_bytes": body.len(), "plan": plan,
@@ -143,11 +146,66 @@ fn by_hand(spool: &Path, tracker: &str, second: i64, body: &str) -> PathBuf {
     std::fs::create_dir_all(&dir).unwrap();
     std::fs::create_dir_all(spool.join("plans")).unwrap();
     if !spool.join("plans").join(&plan).exists() {
-        std::fs::write(spool.join("plans").join(&plan), "{}").unwrap();
+        std::fs::write(spool.join("plans").join(&plan), recipe).unwrap();
     }
     let path = dir.join(format!("{}.{}.{}", at.strftime("%Y%m%dT%H%M%S.000000000Z"), file.len(), &plan[..16]));
     std::fs::write(&path, file).unwrap();
     path
+}
+
+/// Empties, cuts or flips a file.
+fn spoil(path: &Path, number: i32) {
+    let mut bytes = std::fs::read(path).unwrap();
+    match number % 3 {
+        0 => bytes.clear(),
+        1 => bytes.truncate(fastrand::usize(1..bytes.len())),
+        _ => bytes[fastrand::usize(..) % 150] ^= 4,
+    }
+    std::fs::write(path, bytes).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_daemon_lands_the_good_of_a_spool_with_bad_files_and_runs_on_beside_it() {
+    const NAMES: [&str; 5] = ["p", "q", "r", "s", "t"];
+    let database = Server::shared().database().await;
+    let trackers: String = NAMES.iter().map(|name| file_tracker(name, "24h")).collect();
+    let home = Home::new(&database, &format!("{trackers}{}", file_tracker("live", "200ms")));
+    home.put("live.json", r#"{"rows":[{"k":"a","v":1}]}"#);
+    let text = std::fs::read_to_string(home.path("config.toml")).unwrap();
+    let config =
+        config::parse(&text, Path::new("config.toml"), &Environment::new(Vec::<(String, String)>::new(), false));
+    let config = config.unwrap();
+    for number in 0..1_000 {
+        let tracker = &config.trackers[number as usize % NAMES.len()];
+        let recipe = serde_json::to_string(&Recipe::of(&config, tracker)).unwrap();
+        let body = format!(r#"{{"rows":[{{"k":"a","v":{number}}}]}}"#);
+        let path = by_hand(&home.path("state/spool"), &tracker.name, 1_750_000_000 + i64::from(number), &recipe, &body);
+        if number % 10 == 7 {
+            spoil(&path, number / 10);
+        }
+    }
+    let mut daemon = home.run();
+    let client = database.client().await;
+    let count = async |sql: &str| client.query_one(sql, &[]).await.map_or(-1, |row| row.get::<_, i64>(0));
+    let look = trackd::spool::Look::new(&home.path("state/spool"));
+    let patience = Duration::from_secs(120);
+    eventually("none that waits", patience, async || look.entries().is_ok_and(|(waiting, _)| waiting.is_empty())).await;
+    let live = "SELECT count(*) FROM trackd.runs WHERE tracker = 'live' AND status = 'succeeded'";
+    let before = count(live).await;
+    eventually("further runs", PATIENCE, async || count(live).await >= before + 2).await;
+    let landed =
+        "SELECT count(*) FROM trackd.runs WHERE tracker <> 'live' AND status = 'succeeded' AND rows_written = 1";
+    assert_eq!(count(landed).await, 900, "{}", daemon.log());
+    for name in NAMES {
+        let whole = format!("SELECT count(*) FROM {name} JOIN trackd.runs USING (run_id) WHERE v % 10 <> 7");
+        assert_eq!(count(&whole).await, if name == "r" { 100 } else { 200 }, "{name}");
+    }
+    let check = home.trackd(&["spool", "check"]);
+    assert_eq!(stdout(&check).lines().filter(|line| line.starts_with("set aside\t")).count(), 100, "{check:?}");
+    assert_eq!(home.trackd(&["spool", "replay"]).status.code(), Some(1), "bad files are listed, and left");
+    assert_eq!(look.set_aside().unwrap().len(), 100);
+    daemon.signal(rustix::process::Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
 }
 
 #[test]
@@ -157,17 +215,11 @@ fn of_ten_thousand_entries_a_hundred_bad_ones_are_listed_and_set_aside_and_the_g
     let mut bad = BTreeSet::new();
     for number in 0..10_000 {
         let tracker = format!("t{:02}", number % 50);
-        let path = by_hand(&dir, &tracker, i64::from(number), &"x".repeat(200 + number as usize % 900));
+        let path = by_hand(&dir, &tracker, i64::from(number), "{}", &"x".repeat(200 + number as usize % 900));
         if number % 100 != 7 {
             continue;
         }
-        let mut bytes = std::fs::read(&path).unwrap();
-        match number / 100 % 3 {
-            0 => bytes.clear(),
-            1 => bytes.truncate(fastrand::usize(1..bytes.len())),
-            _ => bytes[fastrand::usize(..) % 150] ^= 4,
-        }
-        std::fs::write(&path, bytes).unwrap();
+        spoil(&path, number / 100);
         bad.insert((tracker, i64::from(number)));
     }
     let check = home.trackd(&["spool", "check", "--json"]);
