@@ -16,7 +16,8 @@ use crate::clock;
 use crate::shape::History;
 use crate::source::Payload;
 use crate::spool::{Entry, Key, Loaded, Spool, Stats};
-use crate::store;
+use crate::status::{Kind, Run};
+use crate::store::{self, ledger};
 use bytes::Bytes;
 use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
@@ -29,6 +30,9 @@ use tokio::time::timeout;
 
 /// Trackers whose payloads land at the same time: the other connections are for runs that are due.
 const LANES: usize = 4;
+/// Entries of a tracker in one turn, or as many as waited when the turns began: more come to wait behind them meanwhile, and
+/// a tracker is through when none does.
+const LEAST: u64 = 50;
 /// Between two looks at the spool; also how soon a database that is back is found.
 const PAUSE: Duration = Duration::from_millis(500);
 /// Longest landing of one payload, whatever it waits for; each of its steps has a shorter limit of its own.
@@ -144,34 +148,40 @@ impl Backlog {
         loop {
             let waiting = self.spool.waiting();
             let is_open = self.shared.open.load(Ordering::Acquire);
-            if is_open && !waiting.is_empty() && self.shared.pool.begin().await.is_ok() {
-                let lanes = futures_util::stream::iter(waiting);
-                lanes.for_each_concurrent(LANES, |tracker| self.drain(tracker.tracker, tracker.entries, report)).await;
+            let mut done = 0;
+            // One that is back is told of at once.
+            if is_open && !waiting.is_empty() && self.shared.pool.begin_within(PAUSE).await.is_ok() {
+                let lanes =
+                    waiting.into_iter().map(|waits| self.drain(waits.tracker, waits.entries.max(LEAST), report));
+                done = futures_util::stream::iter(lanes).buffer_unordered(LANES).fold(0, async |sum, n| sum + n).await;
             }
-            tokio::time::sleep(PAUSE).await;
+            if done == 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
         }
     }
 
-    /// So many entries of a tracker, in order, up to the first that cannot land now.
-    async fn drain(&self, tracker: String, entries: u64, report: &(dyn Fn(Outcome) + Send + Sync)) {
+    /// So many entries of a tracker, in order, up to the first that cannot land now. Says how many were dealt with.
+    async fn drain(&self, tracker: String, most: u64, report: &(dyn Fn(Outcome) + Send + Sync)) -> u64 {
         let mut last = Last::default();
-        for _ in 0..entries {
-            let Some(key) = self.spool.next(&tracker) else { return };
+        for done in 0..most {
+            let Some(key) = self.spool.next(&tracker) else { return done };
             // A panic is this entry's alone.
             let one = AssertUnwindSafe(self.one(&key, &mut last, report)).catch_unwind();
-            let Ok(done) = timeout(LONGEST, one).await else {
+            let Ok(next) = timeout(LONGEST, one).await else {
                 tracing::warn!(tracker, scheduled_at = %key.scheduled_at(), after = ?LONGEST, "spool: a payload does not land");
-                return;
+                return done;
             };
-            match done {
+            match next {
                 Ok(Next::Go) => {}
-                Ok(Next::Wait) => return,
+                Ok(Next::Wait) => return done,
                 Err(_) => {
                     last = Last::default();
-                    self.set_aside(key, "landing it panicked".to_owned()).await;
+                    self.unlandable(&key, "landing it panicked", report).await;
                 }
             }
         }
+        most
     }
 
     async fn one(&self, key: &Key, last: &mut Last, report: &(dyn Fn(Outcome) + Send + Sync)) -> Next {
@@ -181,6 +191,7 @@ impl Backlog {
             Ok(Ok(Loaded::Gone)) => return Next::Go,
             Ok(Ok(Loaded::SetAside(aside))) => {
                 tracing::error!(file = %aside.file.display(), reason = aside.reason, "spool: a payload is not whole");
+                report(self.fails(key, &format!("its payload in the spool is not whole: {}", aside.reason)));
                 return Next::Go;
             }
             Ok(Err(error)) => {
@@ -192,7 +203,7 @@ impl Backlog {
         let landing = match last.landing(&entry.plan, &self.shared) {
             Ok(landing) => landing,
             Err(reason) => {
-                self.set_aside(key.clone(), reason).await;
+                self.unlandable(key, &reason, report).await;
                 return Next::Go;
             }
         };
@@ -235,6 +246,19 @@ impl Backlog {
         report(Outcome { recorded: true, ..outcome });
         self.set_aside(key.clone(), format!("its run failed: {reason}")).await;
         Next::Go
+    }
+
+    /// As `failed`, of one of which no more is known than its name.
+    async fn unlandable(&self, key: &Key, reason: &str, report: &(dyn Fn(Outcome) + Send + Sync)) {
+        report(self.fails(key, reason));
+        self.set_aside(key.clone(), reason.to_owned()).await;
+    }
+
+    fn fails(&self, key: &Key, reason: &str) -> Outcome {
+        let (tracker, at, instance) = (key.tracker(), key.scheduled_at(), self.shared.instance.name());
+        let run = Run::begun(ledger::run_id(tracker, at), tracker, at, Kind::Scheduled, instance, clock::now());
+        let (error, error_class) = (Some(reason.to_owned()), Some(Class::Standing));
+        Outcome { run: Run { error, error_class, ..run }, fresh: Vec::new(), recorded: false }
     }
 
     async fn set_aside(&self, key: Key, reason: String) {

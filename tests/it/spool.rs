@@ -206,6 +206,8 @@ async fn a_daemon_lands_the_good_of_a_spool_with_bad_files_and_runs_on_beside_it
     assert_eq!(look.set_aside().unwrap().len(), 100);
     daemon.signal(rustix::process::Signal::TERM);
     assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    let failed = "SELECT count(*) FROM trackd.runs WHERE status = 'failed' AND error LIKE 'its payload in the spool is not whole: %'";
+    assert_eq!(count(failed).await, 100, "the others have their rows, too");
 }
 
 #[test]
