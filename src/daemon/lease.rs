@@ -1,21 +1,25 @@
 //! The sign of life that this process's claims hang on, and the runs of processes that gave none.
 //!
 //! ```text
-//!  every third of the lease   renew --orphans--> Intake (claimed again by whoever comes first), or a row that says why not
+//!  every third of the lease,            renew --orphans--> Intake (claimed again by whoever comes first),
+//!  and when another's is over                              or a row that says why not
 //! ```
 //!
 //! Must not know: SQL.
 
+use super::dispatch::Dispatch;
 use super::intake::Intake;
 use super::ledger::Ledger;
 use super::pulse::Pulse;
+use super::recorder;
+use super::scheduler::Scheduler;
 use super::state::State;
 use super::work::Due;
 use crate::clock;
 use crate::config::{Config, Tracker};
 use crate::schedule::MissedPolicy;
 use crate::status::Kind;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,11 +28,31 @@ use tokio::time::timeout;
 
 /// A third of the lease: two signs may be lost.
 const EVERY: Duration = Duration::from_millis(3_300);
+/// For a clock that is read twice.
+const JUST_AFTER: Duration = Duration::from_millis(50);
 /// After a sign that failed, and until the start is over.
 const AGAIN: Duration = Duration::from_millis(500);
 
 /// Up to when all instants have their rows.
 pub(super) type WholeUntil = dyn Fn() -> Timestamp + Send + Sync;
+
+/// All instants before are out of this process's hands: neither to be fired, nor waiting, nor to be recorded.
+pub(super) fn whole_until(
+    scheduler: &Arc<Scheduler>,
+    dispatch: &Arc<Dispatch>,
+    recorder: &recorder::Sender,
+) -> Arc<WholeUntil> {
+    /// Instants are whole milliseconds.
+    const APART: SignedDuration = SignedDuration::from_millis(1);
+    let (scheduler, dispatch, recorder) = (Arc::clone(scheduler), Arc::clone(dispatch), recorder.clone());
+    Arc::new(move || {
+        // In the order in which an instant goes through: one that moves on meanwhile is met further on.
+        let handed = scheduler.handed_until();
+        let waiting = [dispatch.oldest_waiting(), recorder.oldest()];
+        let before = |at: Timestamp| at.checked_sub(APART).unwrap_or(at);
+        waiting.into_iter().flatten().map(before).chain([handed]).min().unwrap_or(handed)
+    })
+}
 
 /// Renews the lease again and again, and hands orphans on, each once; says which trackers are followed from now on.
 ///
@@ -57,14 +81,14 @@ pub(super) async fn keep(
         {
             unmet = None;
         }
-        let Ok(Ok(orphans)) = timeout(EVERY, ledger.renew(whole_until())).await else {
+        let Ok(Ok(renewed)) = timeout(EVERY, ledger.renew(whole_until())).await else {
             drop(at_work);
             // A database that is away is told of elsewhere.
             tokio::time::sleep(AGAIN).await;
             continue;
         };
         let before = std::mem::take(&mut handed);
-        for orphan in orphans {
+        for orphan in renewed.orphans {
             let identity = (Arc::clone(&orphan.tracker), orphan.scheduled_at);
             if !before.contains(&identity) {
                 hand(&intake, &config.borrow(), orphan);
@@ -72,8 +96,10 @@ pub(super) async fn keep(
             handed.insert(identity);
         }
         drop(at_work);
+        // Just after a lease that may be over then: its runs must not wait for a whole round more.
+        let next = renewed.next_to_expire.map_or(EVERY, |left| EVERY.min(left + JUST_AFTER));
         // Elapsed: nothing changed, and it is time again.
-        if let Ok(Ok(())) = timeout(EVERY, config.changed()).await {
+        if let Ok(Ok(())) = timeout(next, config.changed()).await {
             config.mark_changed();
         }
     }

@@ -61,14 +61,12 @@ pub trait Ledger: Send + Sync + 'static {
         Box::pin(std::future::ready(Ok(())))
     }
 
-    /// Renews this process's lease, and says that its instants up to `whole_until` have their rows. Returns runs whose process is gone: whoever claims one first runs it.
-    ///
-    /// Shape: oldest first, some at a time.
+    /// Renews this process's lease, and says that its instants up to `whole_until` have their rows.
     ///
     /// # Errors
     /// As `open`; claims hold until the lease is over.
-    fn renew(&self, _whole_until: Timestamp) -> BoxFuture<'_, Result<Vec<Due>, Unusable>> {
-        Box::pin(std::future::ready(Ok(Vec::new())))
+    fn renew(&self, _whole_until: Timestamp) -> BoxFuture<'_, Result<Renewed, Unusable>> {
+        Box::pin(std::future::ready(Ok(Renewed::default())))
     }
 
     /// Connects as another configuration says, which is in force when this returns. What runs is not disturbed.
@@ -113,6 +111,15 @@ pub trait Ledger: Send + Sync + 'static {
 
     /// Closes connections, stops the server if it is ours. After it, nothing works.
     fn close(&self) -> BoxFuture<'_, ()>;
+}
+
+/// What a process learns when it renews its lease.
+#[derive(Debug, Clone, Default)]
+pub struct Renewed {
+    /// Runs whose process is gone: whoever claims one first runs it. Oldest first, some at a time.
+    pub orphans: Vec<Due>,
+    /// How long until the lease of another process is over, if that does not renew it before.
+    pub next_to_expire: Option<Duration>,
 }
 
 /// What is to be tidied.

@@ -41,7 +41,7 @@ use crate::status::{Phase, Status};
 use dispatch::Dispatch;
 use futures_util::future::BoxFuture;
 use intake::Intake;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use ledger::{Ledger, Unusable};
 use opening::{Opened, Opening};
 use pulse::Pulse;
@@ -66,8 +66,6 @@ const INSTANT: Duration = Duration::from_secs(20);
 const DATABASE: Duration = Duration::from_secs(15 * 60);
 /// … and what tidies it.
 const CHORES: Duration = Duration::from_secs(2 * 60 * 60);
-/// Instants are whole milliseconds.
-const INSTANTS_APART: SignedDuration = SignedDuration::from_millis(1);
 
 /// Makes the work of one tracker of a configuration, or says in one line why it cannot.
 pub type MakeWork = dyn Fn(&Config, &Arc<Tracker>) -> Result<Arc<dyn Work>, String> + Send + Sync;
@@ -223,7 +221,7 @@ impl Daemon {
         });
         let (state, ledger) = (Arc::clone(&self.state), Arc::clone(&self.setup.ledger));
         let (intake, config) = (Arc::clone(&self.intake), self.in_force.subscribe());
-        let whole_until = self.whole_until();
+        let whole_until = lease::whole_until(&self.scheduler, &self.intake.dispatch, &self.recorder);
         self.serve_vital("lease", DATABASE, move |pulse| {
             let (state, ledger, intake) = (Arc::clone(&state), Arc::clone(&ledger), Arc::clone(&intake));
             Box::pin(lease::keep(state, ledger, intake, config.clone(), Arc::clone(&whole_until), pulse))
@@ -245,19 +243,6 @@ impl Daemon {
             let status = self.status.clone();
             self.serve_of_use("pages", INSTANT, move |_| pages(status.clone()));
         }
-    }
-
-    /// All instants before are out of this process's hands: neither to be fired, nor waiting, nor to be recorded.
-    fn whole_until(&self) -> Arc<lease::WholeUntil> {
-        let (scheduler, dispatch) = (Arc::clone(&self.scheduler), Arc::clone(&self.intake.dispatch));
-        let recorder = self.recorder.clone();
-        Arc::new(move || {
-            // In the order in which an instant goes through: one that moves on meanwhile is met further on.
-            let handed = scheduler.handed_until();
-            let waiting = [dispatch.oldest_waiting(), recorder.oldest()];
-            let before = |at: Timestamp| at.checked_sub(INSTANTS_APART).unwrap_or(at);
-            waiting.into_iter().flatten().map(before).chain([handed]).min().unwrap_or(handed)
-        })
     }
 
     /// A service without which the daemon is of no use.

@@ -109,6 +109,22 @@ impl Instance {
         Ok(rows.iter().map(orphan).collect())
     }
 
+    /// How long until the first lease of another process is over, if it is not renewed before; `None`: there is none.
+    ///
+    /// Cancel safety: safe; it only reads.
+    ///
+    /// # Errors
+    /// As the guard's.
+    pub async fn next_to_expire(&self, pool: &Pool) -> Result<Option<Duration>, Error> {
+        let sql = "SELECT extract(epoch FROM min(lease_until) - pg_catalog.clock_timestamp())::float8 \
+                   FROM trackd.instances WHERE lease_until > pg_catalog.clock_timestamp() AND instance_id <> $1";
+        let mut guard = pool.begin().await?;
+        let rows = guard.query(Statement::new(sql).bind(self.id, Type::INT8)).await?;
+        let _receipt = guard.commit().await?;
+        let seconds: Option<f64> = rows.first().and_then(|row| row.get(0));
+        Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok()))
+    }
+
     /// Ends the lease of a process that is known to be gone: its claims are free at once.
     ///
     /// Cancel safety: safe; it landed or it did not.

@@ -121,7 +121,10 @@ async fn runs_of_a_process_that_is_gone_are_found_and_those_of_one_that_lives_ar
     let _ = claimed(&pool, &alive, &run(4)).await.unwrap();
     ledger::record(&pool, gone.id(), &[run(2)]).await.unwrap();
     assert_eq!(alive.orphans(&pool).await.unwrap(), []);
+    let left = alive.next_to_expire(&pool).await.unwrap().expect("the other's lease");
+    assert!(left <= LONG && left > LONG / 2, "{left:?}");
     gone.leave(&pool).await.unwrap();
+    assert_eq!(alive.next_to_expire(&pool).await.unwrap(), None);
     let orphans = alive.orphans(&pool).await.unwrap();
     assert_eq!(orphans.iter().map(|orphan| orphan.scheduled_at.as_second()).collect::<Vec<_>>(), [1, 3]);
     // Claimed by one that lives, or ended by it without a claim.

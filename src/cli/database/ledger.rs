@@ -6,7 +6,7 @@ use super::{Database, MOST_PRUNED, MOST_RECALLED, server};
 use crate::cli::failure::unusable;
 use crate::clock;
 use crate::config::{self, DatabaseUrl};
-use crate::daemon::ledger::{Chores, Latest, Ledger, Memory, Tidied, Unusable};
+use crate::daemon::ledger::{Chores, Latest, Ledger, Memory, Renewed, Tidied, Unusable};
 use crate::daemon::work::Due;
 use crate::spool;
 use crate::status::{self, Run};
@@ -98,7 +98,7 @@ impl Ledger for Database {
         .boxed()
     }
 
-    fn renew(&self, whole_until: Timestamp) -> BoxFuture<'_, Result<Vec<Due>, Unusable>> {
+    fn renew(&self, whole_until: Timestamp) -> BoxFuture<'_, Result<Renewed, Unusable>> {
         async move {
             self.instance.renew(&self.pool, Some(whole_until)).await.map_err(|error| unusable(&error))?;
             let orphans = self.instance.orphans(&self.pool).await.map_err(|error| unusable(&error))?;
@@ -109,7 +109,8 @@ impl Ledger for Database {
             };
             // Those that wait here need nobody to take them over.
             let orphans = orphans.into_iter().filter(|orphan| !self.is_kept(&orphan.tracker, orphan.scheduled_at));
-            Ok(orphans.map(due).collect())
+            let next_to_expire = self.instance.next_to_expire(&self.pool).await.map_err(|error| unusable(&error))?;
+            Ok(Renewed { orphans: orphans.map(due).collect(), next_to_expire })
         }
         .boxed()
     }
