@@ -76,7 +76,20 @@ pub async fn files(stage: &Stage) -> Vec<String> {
         walk(&state, &mut left);
     }
     left.retain(|path| !STATE.iter().any(|name| path.file_name().is_some_and(|file| file == *name)));
+    // What is no answer at all, and was kept while the database was away, is on record as failed and waits for a person.
+    let failed = |path: &Path| {
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(".reason");
+        let reason = std::fs::read_to_string(beside).or_else(|_| std::fs::read_to_string(path)).unwrap_or_default();
+        is_in(path, "bad") && reason.starts_with("its run failed: shape: ")
+    };
+    let waits = left.iter().any(|path| failed(path));
+    left.retain(|path| !failed(path) && !(waits && is_in(path, "plans")));
     left.iter().map(|path| format!("left over: {}", path.display())).collect()
+}
+
+fn is_in(path: &Path, dir: &str) -> bool {
+    path.components().any(|component| component.as_os_str() == dir)
 }
 
 fn walk(dir: &Path, found: &mut Vec<PathBuf>) {

@@ -17,8 +17,9 @@ use tokio::sync::Mutex as AsyncMutex;
 use trackd::spool::Look;
 use trackd::store::embedded::Account;
 
-/// MiB of the small disks: the server's tables, and the state directories.
+/// MiB of the small disks: the server's tables, which grow by the minute, and the state directories.
 const SERVER_DISK: u32 = 192;
+const GROWS: u32 = 40;
 const SPOOL_DISK: u32 = 16;
 
 /// Everything a programme needs.
@@ -71,7 +72,8 @@ impl Stage {
         // The server's account passes through.
         std::fs::set_permissions(dir, std::fs::Permissions::from_mode(0o755))?;
         let server = Server::prepared(5432, |data| set(data, "track_commit_timestamp = on\n"));
-        let server_disk = Disk::make(dir.join("server-disk"), SERVER_DISK)?;
+        let minutes = u32::try_from(options.length().as_secs() / 60)?;
+        let server_disk = Disk::make(dir.join("server-disk"), SERVER_DISK + GROWS * minutes)?;
         let database = database(&server, &server_disk).await?;
         let spool_disk = Disk::make(dir.join("state"), SPOOL_DISK)?;
         let clock = if stepped { faketime() } else { None };
@@ -104,7 +106,7 @@ impl Stage {
             fleet.now.iter().enumerate().map(|(n, tracker)| tracker.toml(&source, timeout(n))).collect();
         format!(
             "[database]\nurl = \"{}\"\npool_size = 4\nmax_overflow = 4\npool_timeout = \"5s\"\nstatement_timeout = \"5s\"\n\
-             [daemon]\nlisten = \"\"\nstate_dir = \"state\"\ndrain = \"10s\"\n[log]\nformat = \"json\"\n\
+             [daemon]\nlisten = \"\"\nstate_dir = \"state\"\ndrain = \"10s\"\nper_host = 16\n[log]\nformat = \"json\"\n\
              [vars]\ndaemon = 0\n[defaults]\nretry = {{ attempts = 3, base = \"200ms\", max = \"2s\" }}\n\
              http = {{ max_body = \"1MiB\", max_redirects = 3, headers = {{ x-daemon = \"{{{{ vars.daemon }}}}\" }} }}\n{trackers}",
             self.proxy.url(&self.database)

@@ -10,7 +10,7 @@ async fn it_makes_what_is_missing_and_says_so_and_the_second_time_nothing_is() {
     let home = Home::new(&database, &(file_tracker("a", "1h") + &file_tracker("b", "1h")));
     let output = home.trackd(&["init"]);
     assert!(output.status.success() && stderr(&output).is_empty(), "{output:?}");
-    assert_eq!(stdout(&output), "applied V1__ledger, V2__claims\ncreate table a\ncreate table b\n");
+    assert_eq!(stdout(&output), "applied V1__ledger, V2__claims, V3__whole\ncreate table a\ncreate table b\n");
     let output = home.trackd(&["init"]);
     assert_eq!(stdout(&output), "schema trackd is up to date\nall tables are as configured\n", "{output:?}");
     assert!(stdout(&home.trackd(&["check"])).contains("all tables are as configured"));
@@ -73,5 +73,5 @@ async fn of_several_hosts_it_prepares_the_one_that_takes_writes() {
     let home = Home::with(&format!("host={hosts} user=postgres dbname=postgres"), &file_tracker("a", "1h"));
     let output = home.trackd(&["init", "--attempts", "1"]);
     assert!(output.status.success(), "{output:?}");
-    assert_eq!(stdout(&output), "applied V1__ledger, V2__claims\ncreate table a\n");
+    assert_eq!(stdout(&output), "applied V1__ledger, V2__claims, V3__whole\ncreate table a\n");
 }

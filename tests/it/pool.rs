@@ -68,15 +68,21 @@ fn adds_up(statistics: &Statistics, open: u32) {
     let s = statistics;
     assert_eq!(s.asked, s.lent + s.timed_out + s.refused + s.failed + s.given_up, "{s:?}");
     assert_eq!(s.lent, s.returned, "{s:?}");
-    assert_eq!(s.connected, u64::from(open) + s.recycled + s.broken + s.invalid + s.overflow + s.reset, "{s:?}");
+    assert_eq!(s.connected, u64::from(open) + ended(s), "{s:?}");
     assert_eq!((s.wait.count, s.hold.count, s.connect.count), (s.lent, s.returned, s.connected), "{s:?}");
 }
 
-/// Waits until what was given back is back.
+/// How many connections have ended.
+fn ended(s: &Statistics) -> u64 {
+    s.recycled + s.broken + s.invalid + s.overflow + s.reset
+}
+
+/// Waits until what was given back is back, and what is connecting is there.
 async fn rests(pool: &Pool) {
     eventually("a pool at rest", PATIENCE, async || {
         let (numbers, statistics) = (pool.numbers(), pool.statistics());
-        numbers.size == numbers.idle && statistics.lent == statistics.returned
+        let all_there = statistics.connected == u64::from(numbers.size) + ended(&statistics);
+        all_there && numbers.size == numbers.idle && statistics.lent == statistics.returned
     })
     .await;
 }

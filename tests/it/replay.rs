@@ -155,7 +155,7 @@ async fn a_table_that_is_refused_for_long_leaves_half_the_spool_and_a_reload_giv
         home.put("config.toml", text.join("\n").replace("[daemon]", &format!("[daemon]\nspool_max = \"{spool_max}\"")));
     };
     configure("192KiB");
-    let daemon = home.run();
+    let mut daemon = home.run();
     let client = database.client().await;
     // A plan, and files of two blocks each, with its reason; some more come while those before them wait.
     eventually("runs that fail at once", PATIENCE, async || count(&client, FAILED).await >= aside(&home) + 6).await;
