@@ -22,6 +22,7 @@ use trackd::config::{self, Environment};
 use trackd::run::{End, Plan, Shared};
 use trackd::status::{Kind, RunStatus};
 use trackd::store::embedded::Cluster;
+use trackd::source::Hosts;
 use trackd::store::instance::Instance;
 use trackd::store::{Pool, PoolOptions, notify};
 
@@ -155,7 +156,7 @@ impl Bench {
     }
 
     fn small_config(&self) -> Outcome<String> {
-        let mut text = format!("[database]\nurl = \"{}\"\npool_size = {CLIENTS}\n", self.conninfo);
+        let mut text = format!("[database]\nurl = \"{}\"\npool_size = {CLIENTS}\n[daemon]\nper_host = {CLIENTS}\n", self.conninfo);
         for i in 0..CLIENTS {
             write!(
                 text,
@@ -294,7 +295,8 @@ async fn plans(config: &str, path: &str) -> Outcome<Vec<Arc<Plan>>> {
     // Longer than the bench: nobody renews it.
     let instance = Arc::new(Instance::new("bench:1", Duration::from_secs(3600)));
     instance.renew(&pool, None).await?;
-    let shared = Shared::without_spool(pool, instance, notify::channel().0);
+    let hosts = Hosts::new(config.daemon.per_host);
+    let shared = Shared { hosts, ..Shared::without_spool(pool, instance, notify::channel().0) };
     let plan = |tracker| Plan::new(&config, tracker, &shared).map(Arc::new);
     Ok(config.trackers.iter().map(plan).collect::<Result<Vec<_>, _>>()?)
 }

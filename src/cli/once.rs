@@ -7,6 +7,7 @@ use crate::clock;
 use crate::config::{Config, Tracker};
 use crate::run::{DryTable, End, Plan, Shared};
 use crate::shape::decode;
+use crate::source::Hosts;
 use crate::status::{Kind, Run, RunStatus};
 use crate::store::{ledger, notify};
 use std::sync::Arc;
@@ -31,7 +32,9 @@ pub(super) async fn once(config: &Config, args: Args) -> Result<(), Failure> {
     let trackers = chosen(config, &args)?;
     let database = Database::of(config)?;
     let (notifier, inbox) = notify::channel();
-    let shared = Shared::without_spool(database.pool().clone(), Arc::clone(database.instance()), notifier);
+    let hosts = Hosts::new(config.daemon.per_host);
+    let shared =
+        Shared { hosts, ..Shared::without_spool(database.pool().clone(), Arc::clone(database.instance()), notifier) };
     let mut plans = Vec::with_capacity(trackers.len());
     for tracker in trackers {
         let plan = Plan::new(config, tracker, &shared);
