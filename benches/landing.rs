@@ -20,9 +20,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 use trackd::config::{self, Environment};
 use trackd::run::{End, Plan, Shared};
+use trackd::source::Hosts;
 use trackd::status::{Kind, RunStatus};
 use trackd::store::embedded::Cluster;
-use trackd::source::Hosts;
 use trackd::store::instance::Instance;
 use trackd::store::{Pool, PoolOptions, notify};
 
@@ -156,7 +156,8 @@ impl Bench {
     }
 
     fn small_config(&self) -> Outcome<String> {
-        let mut text = format!("[database]\nurl = \"{}\"\npool_size = {CLIENTS}\n[daemon]\nper_host = {CLIENTS}\n", self.conninfo);
+        let mut text =
+            format!("[database]\nurl = \"{}\"\npool_size = {CLIENTS}\n[daemon]\nper_host = {CLIENTS}\n", self.conninfo);
         for i in 0..CLIENTS {
             write!(
                 text,

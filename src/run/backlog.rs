@@ -28,8 +28,9 @@ use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
-/// Trackers whose payloads land at the same time: the other connections are for runs that are due.
-const LANES: usize = 4;
+/// Of so many connections that there may be, so many land what waits: the others are for runs that are due. Not fewer, as
+/// whoever has a tracker's payloads waiting adds its next ones to them, and more would come than land.
+const LANES: (usize, usize) = (3, 4);
 /// Entries of a tracker in one turn, or as many as waited when the turns began: more come to wait behind them meanwhile, and
 /// a tracker is through when none does.
 const LEAST: u64 = 50;
@@ -153,7 +154,11 @@ impl Backlog {
             if is_open && !waiting.is_empty() && self.shared.pool.begin_within(PAUSE).await.is_ok() {
                 let lanes =
                     waiting.into_iter().map(|waits| self.drain(waits.tracker, waits.entries.max(LEAST), report));
-                done = futures_util::stream::iter(lanes).buffer_unordered(LANES).fold(0, async |sum, n| sum + n).await;
+                let most = self.shared.pool.numbers().limit as usize * LANES.0 / LANES.1;
+                done = futures_util::stream::iter(lanes)
+                    .buffer_unordered(most.max(1))
+                    .fold(0, async |sum, n| sum + n)
+                    .await;
             }
             if done == 0 {
                 tokio::time::sleep(PAUSE).await;
