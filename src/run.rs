@@ -128,6 +128,7 @@ impl Landing {
         }
         let Some(claim) = claim else { return Ok(None) };
         let mut guard = self.begin().await?;
+        self.one_at_a_time(&mut guard);
         self.ensure_tables(&mut guard).await?;
         let mut written: Vec<Written> = Vec::with_capacity(self.writers.len());
         for writer in &self.writers {

@@ -81,6 +81,7 @@ pub type SetLevel = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 pub type Pages = dyn Fn(watch::Receiver<Arc<Status>>) -> BoxFuture<'static, ()> + Send + Sync;
 
 /// What a daemon is made of.
+#[expect(missing_debug_implementations, reason = "its parts are opaque")]
 pub struct Setup {
     pub config: Config,
     pub load: Arc<Load>,
@@ -121,6 +122,8 @@ struct Daemon {
     /// The configuration in force.
     config: Arc<Config>,
     works: HashMap<String, Arc<dyn Work>>,
+    /// Trackers that left the configuration before the ledger was whole, while it is not: their past is dealt with, too.
+    departed: Option<Vec<Arc<Tracker>>>,
     state: Arc<State>,
     intake: Arc<Intake>,
     recorder: recorder::Sender,
@@ -175,6 +178,7 @@ impl Daemon {
         let mut daemon = Daemon {
             supervisor: Supervisor::new(config.daemon.workers, dispatch, reports),
             works,
+            departed: Some(Vec::new()),
             state,
             intake,
             begun: None,
@@ -303,7 +307,7 @@ impl Daemon {
             ledger: Arc::clone(&self.setup.ledger),
             state: Arc::clone(&self.state),
             intake: Arc::clone(&self.intake),
-            trackers: self.config.trackers.clone(),
+            trackers: self.config.trackers.iter().chain(self.departed.iter().flatten()).cloned().collect(),
             since: self.begun.unwrap_or_else(clock::now),
             begun: self.begun,
             away: Arc::clone(&self.away),
@@ -319,6 +323,7 @@ impl Daemon {
     /// The ledger is open and whole: sets the timers, runs what is to be caught up, and says so.
     fn begin(&mut self, opened: Opened) {
         self.setup.ledger.whole();
+        self.departed = None;
         let mut caught_up = 0;
         for past in opened.pasts {
             if let Some(since) = past.since {
@@ -407,11 +412,5 @@ impl Daemon {
                 error = last.and_then(|run| run.error.as_deref()), "tracker"
             );
         }
-    }
-}
-
-impl std::fmt::Debug for Setup {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Setup").field("config", &self.config.path).finish_non_exhaustive()
     }
 }

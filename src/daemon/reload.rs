@@ -80,6 +80,11 @@ impl Daemon {
 
     /// Cannot fail: everything is built.
     fn swap(&mut self, new: Config, made: HashMap<String, Arc<dyn Work>>, diff: &Diff) {
+        if let Some(departed) = &mut self.departed {
+            let removed = |tracker: &&Arc<Tracker>| diff.removed.contains(&tracker.name);
+            departed.extend(self.config.trackers.iter().filter(removed).cloned());
+            departed.retain(|tracker| !diff.added.contains(&tracker.name));
+        }
         for name in &diff.removed {
             self.works.remove(name);
         }

@@ -7,6 +7,7 @@ use super::plan::Shared;
 use super::{Bench, Error, Recipe};
 use crate::class::Class;
 use crate::config::{OnBadRow, Retry};
+use crate::shape::History;
 use crate::source;
 use crate::status::Run;
 use crate::store::claim::{self, Claim, Over};
@@ -76,6 +77,14 @@ impl Landing {
 
     pub(super) fn tries(&self) -> Tries {
         Tries { made: 1, care: Care::Sets, tables_again: true }
+    }
+
+    /// What a run writes of versions and states depends on what is there: two instants of one tracker, on two daemons or
+    /// from two spools, must not look at the same time. Held to the end of the transaction; no round trip of its own.
+    pub(super) fn one_at_a_time(&self, guard: &mut Guard) {
+        if self.recipe.tables.iter().any(|table| table.history != History::Snapshot) {
+            guard.defer(claim::turn(&self.recipe.tracker));
+        }
     }
 
     /// Makes or extends the tables in the run's own transaction, until one such transaction committed.

@@ -16,6 +16,7 @@ use jiff::Timestamp;
 use std::time::Duration;
 use tokio::time::timeout;
 use tokio_postgres::types::Type;
+use xxhash_rust::xxh3::xxh3_64;
 
 /// SQLSTATE of a close whose claim is lost; raised by `trackd.claim_lost`.
 const LOST: &str = "TD001";
@@ -117,6 +118,12 @@ pub async fn reserve(pool: &Pool, instance: &Instance, runs: &[(&str, Timestamp,
         guard.defer(statement);
     }
     guard.commit().await.map(drop)
+}
+
+/// The statement that waits until no other transaction that began with it is at this tracker, on any connection.
+pub fn turn(tracker: &str) -> Statement {
+    let lock = xxh3_64(format!("trackd/{tracker}").as_bytes()).cast_signed();
+    Statement::new("SELECT pg_catalog.pg_advisory_xact_lock($1)").bind(lock, Type::INT8)
 }
 
 /// The statement that turns a claim into the run's outcome, inside the guard that lands it.

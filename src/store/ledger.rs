@@ -188,7 +188,8 @@ pub async fn since(pool: &Pool, trackers: &[String]) -> Result<Vec<(String, Time
 /// For each of these trackers that is known, or ever was due by schedule, where its record ends.
 ///
 /// Manual runs do not count: they are no instants of the schedule. Nor does where a run after `until` ended: it may
-/// have ended before anybody looked at what is missing before it. Nor do claims of process `but_by`.
+/// have ended before anybody looked at what is missing before it. Nor do claims of process `but_by`. With a
+/// tracker comes the earliest of its instants whose payload waits on disk: it was followed then, whatever has landed since.
 ///
 /// Cancel safety: safe; it only reads.
 ///
@@ -197,7 +198,7 @@ pub async fn since(pool: &Pool, trackers: &[String]) -> Result<Vec<(String, Time
 pub async fn instants(
     pool: &Pool,
     but_by: i64,
-    trackers: &[String],
+    trackers: &[(String, Option<Timestamp>)],
     until: Option<Timestamp>,
     most: i64,
 ) -> Result<Vec<Instants>, Error> {
@@ -206,20 +207,21 @@ pub async fn instants(
         "SELECT t.tracker, m.whole_until, ARRAY(SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker \
          AND r.kind <> 'manual' AND r.scheduled_at > m.whole_until \
          AND NOT (r.status = 'running' AND r.claimed_by = $4) ORDER BY r.scheduled_at DESC LIMIT $2) AS later \
-         FROM unnest($1::text[]) AS t(tracker) CROSS JOIN (SELECT min(i.whole_until) AS until FROM trackd.instances i \
+         FROM unnest($1::text[], $5::timestamptz[]) AS t(tracker, waits) CROSS JOIN (SELECT min(i.whole_until) AS until FROM trackd.instances i \
            WHERE i.lease_until <= pg_catalog.clock_timestamp()) AS dead \
          CROSS JOIN LATERAL (SELECT least((SELECT s.since FROM trackd.trackers s WHERE s.tracker = t.tracker), \
             (SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker AND r.kind <> 'manual' \
              ORDER BY r.scheduled_at LIMIT 1)) AS since) AS f \
-         CROSS JOIN LATERAL (SELECT greatest(f.since, least(dead.until, coalesce(\
+         CROSS JOIN LATERAL (SELECT least(t.waits, greatest(f.since, least(dead.until, coalesce(\
            (SELECT r.scheduled_at FROM trackd.runs r WHERE r.tracker = t.tracker AND r.kind <> 'manual' \
             AND r.status NOT IN ('missed', 'skipped', 'running') AND ($3::timestamptz IS NULL OR r.scheduled_at <= $3) \
-            ORDER BY r.scheduled_at DESC LIMIT 1), f.since))) AS whole_until) AS m WHERE m.whole_until IS NOT NULL",
+            ORDER BY r.scheduled_at DESC LIMIT 1), f.since)))) AS whole_until) AS m WHERE m.whole_until IS NOT NULL",
     )
-    .bind(trackers.to_vec(), Type::TEXT_ARRAY)
+    .bind(trackers.iter().map(|(tracker, _)| tracker.clone()).collect::<Vec<_>>(), Type::TEXT_ARRAY)
     .bind(most, Type::INT8)
     .bind(until, Type::TIMESTAMPTZ)
-    .bind(but_by, Type::INT8);
+    .bind(but_by, Type::INT8)
+    .bind(trackers.iter().map(|(_, waits)| *waits).collect::<Vec<_>>(), Type::TIMESTAMPTZ_ARRAY);
     let instants = |row: &Row| {
         let mut later: Vec<Timestamp> = row.get("later");
         later.reverse();

@@ -6,7 +6,7 @@
 use super::audit::Case;
 use super::fleet::Millis;
 use super::found::Run;
-use super::truth::{Answer, End};
+use super::truth::{Answer, End, Injected};
 
 /// So long after an answer was given it has landed or is on disk, while the process runs and the disk holds:
 /// one wait for a connection, one statement, and what lies between.
@@ -64,10 +64,23 @@ fn failed(case: &Case, answer: &Answer, run: &Run) -> Account {
     }
 }
 
+/// Whether nothing could be kept some moments after an answer was given, or as it was.
+fn disk_was_full(case: &Case, given: Millis) -> bool {
+    let full = |fault: &&Injected| fault.fault == "disk-spool" && fault.touches(given, given + SPOOLED_WITHIN);
+    case.lives.iter().any(|life| life.daemon > 0) && case.faults.iter().any(|fault| full(&fault))
+}
+
 /// Excused only by the death of the process that had it.
 fn died(case: &Case, answer: &Answer, but: &str) -> Account {
     let given = answer.given.unwrap_or(answer.asked);
-    let life = case.lives.iter().find(|life| life.daemon == answer.daemon && life.spans(given));
+    let life = case.lives.iter().find(|life| life.daemon == answer.daemon && life.spans(answer.asked));
+    if life.and_then(|life| life.ended).is_some_and(|(ended, _)| ended < given) {
+        return Account::For("given to a process that had ended");
+    }
+    if disk_was_full(case, given) {
+        // Its own outcome says so, unless another daemon was first to put the instant on record.
+        return Account::For("given up: the database was away, and the spool's disk full");
+    }
     let kept = life.is_some_and(|life| life.kept.contains(&answer.serial));
     match life.and_then(|life| life.ended) {
         Some(_) if kept => Account::Lost(format!("{but}, and it was on disk when its process ended")),

@@ -139,7 +139,7 @@ async fn what_ran_before_anybody_looked_at_the_past_hides_no_hole_before_it() {
     let instance = process(&pool, LONG).await;
     // Ended at 1; at 3 the daemon began without its database; at 4 a run of its own failed.
     ledger::record(&pool, instance.id(), &[run(1), run(4)]).await.unwrap();
-    let trackers = ["a".to_owned()];
+    let trackers = [("a".to_owned(), None)];
     let three = Some(Timestamp::from_second(3).unwrap());
     for (until, latest) in [(three, 1), (None, 4)] {
         let instants = ledger::instants(&pool, instance.id(), &trackers, until, 100).await.unwrap();
@@ -152,8 +152,8 @@ async fn what_a_process_had_in_its_memory_when_it_died_is_a_hole_though_later_ru
     let (_database, pool) = opened().await;
     let at = |second| Timestamp::from_second(second).unwrap();
     let (gone, alive) = (process(&pool, LONG).await, process(&pool, LONG).await);
-    let trackers = ["a".to_owned()];
-    ledger::meet(&pool, &trackers, at(2)).await.unwrap();
+    let trackers = [("a".to_owned(), None)];
+    ledger::meet(&pool, &["a".to_owned()], at(2)).await.unwrap();
     // 5 was skipped, and its row not written when 6 had landed.
     ledger::record(&pool, gone.id(), &[run(3), run(4), run(6)]).await.unwrap();
     let whole_until = async |until: Option<i64>, lives: bool| {
@@ -169,6 +169,9 @@ async fn what_a_process_had_in_its_memory_when_it_died_is_a_hole_though_later_ru
     assert_eq!(whole_until(None, false).await, (4, vec![6]), "what it said stands");
     assert_eq!(whole_until(Some(9), false).await, (6, vec![]));
     assert_eq!(whole_until(Some(1), false).await, (2, vec![3, 4, 6]), "the tracker is followed since then");
+    let waits = [("a".to_owned(), Some(at(1)))];
+    let instants = ledger::instants(&pool, alive.id(), &waits, None, 100).await.unwrap().remove(0);
+    assert_eq!((instants.whole_until, instants.later.len()), (at(1), 3), "it was followed when that was fetched");
     alive.forget(&pool, gone.id()).await.unwrap();
     alive.forget(&pool, alive.id()).await.unwrap();
     let instants = ledger::instants(&pool, alive.id(), &trackers, None, 100).await.unwrap();
@@ -187,7 +190,7 @@ async fn what_is_reserved_is_no_hole_for_others_and_an_orphan_when_its_process_i
     for _ in 0..2 {
         claim::reserve(&pool, &first, &reserved).await.unwrap();
     }
-    let trackers = ["a".to_owned()];
+    let trackers = [("a".to_owned(), None)];
     for (by, later) in [(&other, vec![at(5)]), (&first, Vec::new())] {
         let instants = ledger::instants(&pool, by.id(), &trackers, None, 100).await.unwrap();
         assert_eq!((instants[0].whole_until, &instants[0].later), (at(3), &later));

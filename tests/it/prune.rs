@@ -89,9 +89,10 @@ async fn what_catching_up_and_the_status_go_by_is_never_pruned() {
         runs(&client, tracker, kinds, last).await;
     }
     let trackers: Vec<String> = cases.iter().map(|case| case.0.to_owned()).collect();
+    let followed: Vec<_> = trackers.iter().map(|tracker| (tracker.clone(), None)).collect();
     let mut known = Vec::new();
     for times in 0..2 {
-        let instants = ledger::instants(&pool, 0, &trackers, None, 100).await.unwrap();
+        let instants = ledger::instants(&pool, 0, &followed, None, 100).await.unwrap();
         let instants = instants.into_iter().filter(|i| !i.tracker.contains("never ran"));
         let latest = ledger::latest(&pool, &trackers).await.unwrap();
         known.push((

@@ -47,7 +47,9 @@ impl Ledger for Database {
         until: Option<Timestamp>,
     ) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>> {
         async move {
-            let instants = ledger::instants(&self.pool, self.instance.id(), &trackers, until, MOST_RECALLED)
+            let waits = |tracker: &String| self.spool.get().and_then(|spool| spool.instants(tracker).first().copied());
+            let known: Vec<_> = trackers.iter().map(|tracker| (tracker.clone(), waits(tracker))).collect();
+            let instants = ledger::instants(&self.pool, self.instance.id(), &known, until, MOST_RECALLED)
                 .await
                 .map_err(|error| unusable(&error))?;
             let latest = ledger::latest(&self.pool, &trackers).await.map_err(|error| unusable(&error))?;
