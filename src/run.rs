@@ -93,7 +93,11 @@ impl Landing {
             let failure = match self.try_to(draft, payload, tries.care, &mut claim).await {
                 Ok(Some(landed)) => return Ok(landed.into_end(self)),
                 // Ours, where the answer to its commit was lost; or another process was first.
-                Ok(None) => return self.found(draft).await.map(|landed| landed.unwrap_or(End::Elsewhere)),
+                Ok(None) => match self.found(draft).await {
+                    // That one has just given it up: what is here takes its place.
+                    Err(Error::Recorded(_)) if tries.over_again() => continue,
+                    found => return found.map(|landed| landed.unwrap_or(End::Elsewhere)),
+                },
                 Err(failure) => failure,
             };
             if let Failure::Store(error) = &failure {

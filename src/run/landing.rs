@@ -76,7 +76,7 @@ impl Landing {
     }
 
     pub(super) fn tries(&self) -> Tries {
-        Tries { made: 1, care: Care::Sets, tables_again: true }
+        Tries { made: 1, care: Care::Sets, tables_again: true, overs: 0 }
     }
 
     /// What a run writes of versions and states depends on what is there: two instants of one tracker, on two daemons or
@@ -117,9 +117,19 @@ pub(super) struct Tries {
     made: u32,
     pub(super) care: Care,
     tables_again: bool,
+    overs: u32,
 }
 
+/// So often a run is claimed from whoever gave it up just when it was claimed here.
+const MOST_OVERS: u32 = 3;
+
 impl Tries {
+    /// Whether an outcome without rows, which was put on record meanwhile, is claimed over once more.
+    pub(super) fn over_again(&mut self) -> bool {
+        self.overs += 1;
+        self.overs <= MOST_OVERS
+    }
+
     /// Waits for the next try, or gives the failure back when there is none.
     pub(super) async fn again(&mut self, landing: &Landing, failure: Failure) -> Result<(), Error> {
         let Failure::Store(error) = &failure else { return Err(failure.into()) };
