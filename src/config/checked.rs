@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 /// A configuration that holds. `Debug` shows no value of `vars`: they may come to be headers.
+#[derive(Clone)]
 pub struct Config {
     /// The file it came from.
     pub path: PathBuf,

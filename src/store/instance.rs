@@ -36,6 +36,16 @@ pub struct Orphan {
     pub kind: Kind,
 }
 
+/// The other processes, as far as this one cares.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Others {
+    /// Runs that nobody is at any more: their process died, or stands still for longer than its lease. Oldest first, at
+    /// most 1,000.
+    pub orphans: Vec<Orphan>,
+    /// How long until the first lease of another process is over, if it is not renewed before; `None`: there is none.
+    pub next_to_expire: Option<Duration>,
+}
+
 impl Instance {
     /// This process, without a lease yet. `name` is `host:pid`.
     ///
@@ -87,15 +97,13 @@ impl Instance {
         guard.commit().await.map(drop)
     }
 
-    /// Runs that nobody is at any more: their process died, or stands still for longer than its lease.
+    /// What others left behind, and when more may be. Rows of processes that are long gone and claim nothing are removed.
     ///
-    /// Shape: oldest first, at most 1,000. Rows of processes that are long gone and claim nothing are removed with it.
-    ///
-    /// Cancel safety: safe; the next look finds them again.
+    /// Cancel safety: safe; the next look finds it again.
     ///
     /// # Errors
     /// As the guard's.
-    pub async fn orphans(&self, pool: &Pool) -> Result<Vec<Orphan>, Error> {
+    pub async fn others(&self, pool: &Pool) -> Result<Others, Error> {
         let mut guard = pool.begin().await?;
         let sql = "SELECT r.tracker, r.scheduled_at, r.kind FROM trackd.runs r LEFT JOIN trackd.instances i \
                    ON i.instance_id = r.claimed_by AND i.lease_until > pg_catalog.clock_timestamp() \
@@ -105,24 +113,13 @@ impl Instance {
             "DELETE FROM trackd.instances i WHERE lease_until < pg_catalog.clock_timestamp() - interval '1 day' AND NOT \
              EXISTS (SELECT FROM trackd.runs r WHERE r.status = 'running' AND r.claimed_by = i.instance_id)",
         ));
-        let _receipt = guard.commit().await?;
-        Ok(rows.iter().map(orphan).collect())
-    }
-
-    /// How long until the first lease of another process is over, if it is not renewed before; `None`: there is none.
-    ///
-    /// Cancel safety: safe; it only reads.
-    ///
-    /// # Errors
-    /// As the guard's.
-    pub async fn next_to_expire(&self, pool: &Pool) -> Result<Option<Duration>, Error> {
         let sql = "SELECT extract(epoch FROM min(lease_until) - pg_catalog.clock_timestamp())::float8 \
                    FROM trackd.instances WHERE lease_until > pg_catalog.clock_timestamp() AND instance_id <> $1";
-        let mut guard = pool.begin().await?;
-        let rows = guard.query(Statement::new(sql).bind(self.id, Type::INT8)).await?;
+        let next = guard.query(Statement::new(sql).bind(self.id, Type::INT8)).await?;
         let _receipt = guard.commit().await?;
-        let seconds: Option<f64> = rows.first().and_then(|row| row.get(0));
-        Ok(seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok()))
+        let seconds: Option<f64> = next.first().and_then(|row| row.get(0));
+        let next_to_expire = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
+        Ok(Others { orphans: rows.iter().map(orphan).collect(), next_to_expire })
     }
 
     /// Ends the lease of a process that is known to be gone: its claims are free at once.

@@ -2,25 +2,12 @@
 
 use crate::support::daemon::{Home, PATIENCE, file_tracker, stderr, stdout};
 use crate::support::faulty::{Answer, Faulty};
-use crate::support::postgres::{Server, eventually};
+use crate::support::postgres::{Server, at_least, count, eventually};
 use rustix::process::Signal;
-use tokio_postgres::Client;
 
 const BODY: &str = r#"{"rows":[{"k":"a","v":1},{"k":"b","v":2}]}"#;
 /// Not the documented shape: a fault that stands.
 const RUBBISH: &str = r#"{"rows":7}"#;
-
-async fn count(client: &Client, sql: &str) -> i64 {
-    match client.query_one(sql, &[]).await {
-        Ok(row) => row.get(0),
-        // The table is not there yet.
-        Err(_) => -1,
-    }
-}
-
-async fn at_least(client: &Client, sql: &str, expected: i64) {
-    eventually(&format!("{expected} by {sql}"), PATIENCE, async || count(client, sql).await >= expected).await;
-}
 
 const GAPS: &str = "SELECT count(*) FROM (SELECT scheduled_at - lag(scheduled_at) OVER (ORDER BY scheduled_at) AS d \
     FROM trackd.runs WHERE kind <> 'manual') AS x WHERE d <> interval '100 ms'";

@@ -2,7 +2,7 @@
 
 use crate::support::daemon::{Home, PATIENCE, file_tracker};
 use crate::support::faulty::{Answer, Faulty};
-use crate::support::postgres::{Database, Server, eventually};
+use crate::support::postgres::{Database, Server, count, eventually};
 use jiff::Timestamp;
 use rustix::process::Signal;
 use std::time::Duration;
@@ -44,10 +44,6 @@ async fn land(pool: &Pool, run: &Run, claim: &Claim, n: i64) -> Result<(), Error
     guard.defer(Statement::new(format!("INSERT INTO t VALUES ({n})")));
     guard.defer(claim::close(&Run { status: RunStatus::Succeeded, ..run.clone() }, claim));
     guard.commit().await.map(drop)
-}
-
-async fn count(client: &Client, sql: &str) -> i64 {
-    client.query_one(sql, &[]).await.map_or(-1, |row| row.get(0))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -120,17 +116,17 @@ async fn runs_of_a_process_that_is_gone_are_found_and_those_of_one_that_lives_ar
     }
     let _ = claimed(&pool, &alive, &run(4)).await.unwrap();
     ledger::record(&pool, gone.id(), &[run(2)]).await.unwrap();
-    assert_eq!(alive.orphans(&pool).await.unwrap(), []);
-    let left = alive.next_to_expire(&pool).await.unwrap().expect("the other's lease");
+    assert_eq!(alive.others(&pool).await.unwrap().orphans, []);
+    let left = alive.others(&pool).await.unwrap().next_to_expire.expect("the other's lease");
     assert!(left <= LONG && left > LONG / 2, "{left:?}");
     gone.leave(&pool).await.unwrap();
-    assert_eq!(alive.next_to_expire(&pool).await.unwrap(), None);
-    let orphans = alive.orphans(&pool).await.unwrap();
+    assert_eq!(alive.others(&pool).await.unwrap().next_to_expire, None);
+    let orphans = alive.others(&pool).await.unwrap().orphans;
     assert_eq!(orphans.iter().map(|orphan| orphan.scheduled_at.as_second()).collect::<Vec<_>>(), [1, 3]);
     // Claimed by one that lives, or ended by it without a claim.
     let _ = claimed(&pool, &alive, &run(1)).await.unwrap();
     ledger::record(&pool, alive.id(), &[run(3)]).await.unwrap();
-    assert_eq!(alive.orphans(&pool).await.unwrap(), []);
+    assert_eq!(alive.others(&pool).await.unwrap().orphans, []);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -177,7 +173,7 @@ async fn what_a_process_had_in_its_memory_when_it_died_is_a_hole_though_later_ru
     let instants = ledger::instants(&pool, alive.id(), &trackers, None, 100).await.unwrap();
     assert_eq!(instants[0].whole_until, at(6));
     assert!(claimed(&pool, &alive, &run(7)).await.is_some());
-    assert_eq!(gone.orphans(&pool).await.unwrap(), [], "none forgets itself");
+    assert_eq!(gone.others(&pool).await.unwrap().orphans, [], "none forgets itself");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -200,7 +196,7 @@ async fn what_is_reserved_is_no_hole_for_others_and_an_orphan_when_its_process_i
         assert_eq!(claimed(&pool, by, &run(second)).await.is_some(), has, "{second}");
     }
     first.leave(&pool).await.unwrap();
-    let orphans = other.orphans(&pool).await.unwrap();
+    let orphans = other.others(&pool).await.unwrap().orphans;
     let orphans: Vec<_> = orphans.into_iter().map(|orphan| (orphan.scheduled_at, orphan.kind)).collect();
     assert_eq!(orphans, [(at(2), Kind::CatchUp), (at(5), Kind::CatchUp)]);
 }
@@ -308,6 +304,26 @@ async fn a_daemon_that_is_stopped_in_a_run_and_goes_on_after_its_lease_lands_not
     assert_eq!(second.ends().await, Some(0), "{}", second.log());
     assert_eq!(count(&client, "SELECT count(*) FROM a").await, 2);
     assert_eq!(count(&client, landed).await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn versions_land_when_it_is_their_tracker_s_turn_and_not_beside_another_instant_of_it() {
+    let database = Server::shared().database().await;
+    let tracker = file_tracker("a", "200ms").replace("history = \"snapshot\"", "history = \"change\"");
+    let home = Home::new(&database, &tracker);
+    home.put("a.json", BODY);
+    let (client, pool) = (database.client().await, Pool::new(PoolOptions::new(&database.url()).unwrap()));
+    let mut other = pool.begin().await.unwrap();
+    other.query(claim::turn("a")).await.unwrap();
+    let daemon = home.run();
+    let waits = "SELECT count(*) FROM pg_locks l JOIN pg_database d ON d.oid = l.database \
+                 WHERE d.datname = current_database() AND locktype = 'advisory' AND NOT granted";
+    eventually("one that waits its turn", PATIENCE, async || count(&client, waits).await == 1).await;
+    assert_eq!(count(&client, "SELECT count(*) FROM trackd.runs WHERE status = 'succeeded'").await, 0);
+    other.rollback().await;
+    let landed = "SELECT count(*) FROM trackd.runs WHERE status = 'succeeded'";
+    eventually("its run", PATIENCE, async || count(&client, landed).await >= 1).await;
+    daemon.kill();
 }
 
 #[tokio::test(flavor = "multi_thread")]

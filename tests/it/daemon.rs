@@ -1,23 +1,11 @@
 //! Behaviour of `trackd run`, as a process: schedule, reload, stop, kill.
 
 use crate::support::daemon::{Home, PATIENCE, file_tracker};
-use crate::support::postgres::{Server, connect, eventually, put};
+use crate::support::postgres::{Server, at_least, connect, count, eventually, put};
 use rustix::process::Signal;
 use tokio_postgres::Client;
 
 const BODY: &str = r#"{"rows":[{"k":"a","v":1},{"k":"b","v":2}]}"#;
-
-async fn count(client: &Client, sql: &str) -> i64 {
-    match client.query_one(sql, &[]).await {
-        Ok(row) => row.get(0),
-        // The table is not there yet.
-        Err(_) => -1,
-    }
-}
-
-async fn at_least(client: &Client, sql: &str, expected: i64) {
-    eventually(&format!("{expected} by {sql}"), PATIENCE, async || count(client, sql).await >= expected).await;
-}
 
 /// Runs that say "succeeded" and rows that are there must agree, run by run.
 async fn audit(client: &Client, table: &str) {

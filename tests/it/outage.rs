@@ -2,7 +2,7 @@
 
 use crate::support::daemon::{Home, PATIENCE};
 use crate::support::faulty::{Answer, Faulty};
-use crate::support::postgres::{Server, eventually};
+use crate::support::postgres::{Server, at_least, count, eventually};
 use crate::support::proxy::{Fault, Proxy};
 use rustix::process::Signal;
 use tokio_postgres::Client;
@@ -19,14 +19,6 @@ fn tracker(source: &Faulty) -> String {
          history = \"snapshot\"\nkey = [\"k\"]\nrows = \".rows[]\"\ncolumns = {{ k = \"text\", v = \"integer\" }}\n",
         source.url("/")
     )
-}
-
-async fn count(client: &Client, sql: &str) -> i64 {
-    client.query_one(sql, &[]).await.map_or(-1, |row| row.get(0))
-}
-
-async fn at_least(client: &Client, sql: &str, expected: i64) {
-    eventually(&format!("{expected} by {sql}"), PATIENCE, async || count(client, sql).await >= expected).await;
 }
 
 /// How many payloads wait.

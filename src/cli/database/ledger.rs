@@ -103,16 +103,16 @@ impl Ledger for Database {
     fn renew(&self, whole_until: Timestamp) -> BoxFuture<'_, Result<Renewed, Unusable>> {
         async move {
             self.instance.renew(&self.pool, Some(whole_until)).await.map_err(|error| unusable(&error))?;
-            let orphans = self.instance.orphans(&self.pool).await.map_err(|error| unusable(&error))?;
+            let others = self.instance.others(&self.pool).await.map_err(|error| unusable(&error))?;
             let due = |orphan: Orphan| Due {
                 tracker: orphan.tracker.into(),
                 scheduled_at: orphan.scheduled_at,
                 kind: orphan.kind,
             };
             // Those that wait here need nobody to take them over.
-            let orphans = orphans.into_iter().filter(|orphan| !self.is_kept(&orphan.tracker, orphan.scheduled_at));
-            let next_to_expire = self.instance.next_to_expire(&self.pool).await.map_err(|error| unusable(&error))?;
-            Ok(Renewed { orphans: orphans.map(due).collect(), next_to_expire })
+            let orphans =
+                others.orphans.into_iter().filter(|orphan| !self.is_kept(&orphan.tracker, orphan.scheduled_at));
+            Ok(Renewed { orphans: orphans.map(due).collect(), next_to_expire: others.next_to_expire })
         }
         .boxed()
     }

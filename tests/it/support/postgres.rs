@@ -269,3 +269,14 @@ pub async fn eventually(what: &str, limit: Duration, mut ready: impl AsyncFnMut(
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
+
+/// The number that a query gives; -1 where its table is not there yet.
+pub async fn count(client: &Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).await.map_or(-1, |row| row.get(0))
+}
+
+/// Waits until a query gives so much.
+pub async fn at_least(client: &Client, sql: &str, expected: i64) {
+    let patience = Duration::from_secs(30);
+    eventually(&format!("{expected} by {sql}"), patience, async || count(client, sql).await >= expected).await;
+}
