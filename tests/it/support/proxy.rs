@@ -90,6 +90,19 @@ impl Proxy {
     }
 }
 
+impl Line {
+    /// Waits while nothing may pass on the connection of that number. Returns the fault that holds then.
+    async fn lets_pass(&self, number: usize, fault: &mut watch::Receiver<Fault>) -> Fault {
+        loop {
+            let now = *fault.borrow_and_update();
+            let stranded = number < self.stranded.load(Ordering::SeqCst) && now != Fault::Reset;
+            if !(stranded || now == Fault::Freeze) || fault.changed().await.is_err() {
+                return now;
+            }
+        }
+    }
+}
+
 async fn forward(number: usize, client: TcpStream, server: PathBuf, line: Arc<Line>) {
     let mut fault = line.fault.subscribe();
     if *fault.borrow() == Fault::Reset {
@@ -104,26 +117,21 @@ async fn forward(number: usize, client: TcpStream, server: PathBuf, line: Arc<Li
     let (mut from_client, mut to_client) = client.into_split();
     let (mut up, mut down) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
     loop {
-        let now = *fault.borrow_and_update();
-        let stranded = number < line.stranded.load(Ordering::SeqCst);
-        match now {
-            Fault::Reset => return reset(to_client.as_ref()),
-            _ if stranded || now == Fault::Freeze => {
-                let _ = fault.changed().await;
-                continue;
-            }
-            _ => {}
+        if line.lets_pass(number, &mut fault).await == Fault::Reset {
+            return reset(to_client.as_ref());
         }
-        let passed = tokio::select! {
+        let (read, is_up) = tokio::select! {
             _ = fault.changed() => continue,
-            read = from_client.read(&mut up) => {
-                let Ok(read @ 1..) = read else { return };
-                pass(&up[..read], matches!(now, Fault::CutUp(_)), now, &line, &mut to_server).await
-            }
-            read = from_server.read(&mut down) => {
-                let Ok(read @ 1..) = read else { return };
-                down_to_client(&down[..read], now, &line, &mut to_client).await
-            }
+            read = from_client.read(&mut up) => (read, true),
+            read = from_server.read(&mut down) => (read, false),
+        };
+        let Ok(read @ 1..) = read else { return };
+        // Asked again: these bytes may have been sent after a fault that the wait above did not see.
+        let now = line.lets_pass(number, &mut fault).await;
+        let passed = match is_up {
+            _ if now == Fault::Reset => return reset(to_client.as_ref()),
+            true => pass(&up[..read], matches!(now, Fault::CutUp(_)), now, &line, &mut to_server).await,
+            false => down_to_client(&down[..read], now, &line, &mut to_client).await,
         };
         if !passed {
             return;
