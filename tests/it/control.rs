@@ -146,9 +146,9 @@ async fn a_second_daemon_at_the_same_socket_is_refused() {
     one.set("RUNTIME_DIRECTORY", &run);
     other.set("RUNTIME_DIRECTORY", &run);
     let _daemon = ready(&one).await;
-    let output = other.trackd(&["run"]);
-    assert_eq!(output.status.code(), Some(1), "{}", stderr(&output));
-    assert!(stderr(&output).contains("another trackd answers there"), "{}", stderr(&output));
+    let mut second = other.run();
+    assert_eq!(second.ends().await, Some(1), "{}", second.log());
+    assert!(second.said("another trackd answers there") == 1, "{}", second.log());
     assert_eq!(one.trackd(&["reload"]).status.code(), Some(0), "the first is as it was");
 }
 
