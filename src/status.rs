@@ -57,7 +57,7 @@ pub struct Status {
 }
 
 /// `Status::phase`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, Default)]
 #[serde(rename_all = "lowercase")]
 pub enum Phase {
     #[default]
@@ -69,18 +69,20 @@ pub enum Phase {
 }
 
 /// One reload.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Reload {
     /// When it ended.
     pub at: Timestamp,
     /// Whether the new configuration is in force.
     pub ok: bool,
-    /// What changed, or every fault.
+    /// What changed, or every fault, a line each.
     pub message: String,
+    /// Of one that failed: `Standing` if the configuration is to be changed, `Retry` if what it names is away.
+    pub class: Option<Class>,
 }
 
 /// Connections.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Pool {
     /// Open ones.
     pub size: u32,
@@ -95,7 +97,7 @@ pub struct Pool {
 }
 
 /// Payloads that wait for the database.
-#[derive(Debug, Clone, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub struct Spool {
     /// Those that wait.
     pub entries: u64,
@@ -150,7 +152,7 @@ pub struct Tracker {
 }
 
 /// `Tracker::state`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum TrackerState {
     Idle,
@@ -160,7 +162,7 @@ pub enum TrackerState {
 }
 
 /// One run, as in `trackd.runs`.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Run {
     pub run_id: Uuid,
     pub tracker: String,

@@ -49,9 +49,11 @@ pub(super) async fn demo(args: Args, mut signals: Signals) -> Result<(), Failure
         signals.stop_in(length);
     }
     let again: Arc<crate::daemon::Load> = Arc::new(move || load().map_err(|faults| faults.lines().collect()));
+    // Beside the user's own daemon, whose runtime directory is taken.
+    let runtime_dir = config.daemon.state_dir.clone();
     // The arena lives as long as the daemon: whichever ends, both do.
     let status = tokio::select! {
-        status = run::daemon(config, again, signals) => status?,
+        status = run::daemon(config, &runtime_dir, again, signals) => status?,
         ended = demo::serve(arena, args.seed, std::future::pending()) => {
             let why = ended.err().map_or_else(String::new, |error| format!(": {error}"));
             return Err(Failure::work(format!("the arena ended{why}")));

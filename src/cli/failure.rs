@@ -10,7 +10,7 @@ use std::process::ExitCode;
 
 /// EX_USAGE.
 pub(super) const USAGE: u8 = 64;
-/// EX_UNAVAILABLE: the database.
+/// EX_UNAVAILABLE: the database, or the daemon.
 const UNAVAILABLE: u8 = 69;
 /// EX_CONFIG.
 const CONFIG: u8 = 78;
@@ -42,6 +42,11 @@ impl Failure {
     /// The database cannot be used.
     pub(super) fn database(message: impl Into<String>, hint: Option<String>) -> Failure {
         Failure { code: UNAVAILABLE, message: message.into(), hint }
+    }
+
+    /// No daemon answers.
+    pub(super) fn no_daemon(message: impl Into<String>) -> Failure {
+        Failure { code: UNAVAILABLE, message: message.into(), hint: None }
     }
 
     pub(super) fn with_hint(mut self, hint: Option<String>) -> Failure {

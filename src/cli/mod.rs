@@ -1,13 +1,14 @@
 //! The command line: one file a subcommand.
 //!
 //! In: arguments. Out: text on stdout, diagnostics on stderr, an exit code (sysexits):
-//! 0, 1 the work failed, 64 usage, 69 database unavailable, 78 configuration.
+//! 0, 1 the work failed, 64 usage, 69 database or daemon unavailable, 78 configuration.
 //! Nothing imports this room.
 
 mod alert;
 mod backup;
 mod check;
 mod completions;
+mod control;
 mod database;
 mod demo;
 mod doctor;
@@ -19,6 +20,7 @@ mod migrate;
 mod once;
 mod print;
 mod psql;
+mod reload;
 mod replay;
 mod run;
 mod runs;
@@ -49,8 +51,10 @@ struct Cli {
 enum Command {
     /// Run the daemon until SIGTERM; SIGHUP reloads, SIGUSR1 logs the status.
     Run,
+    /// Have the running daemon read its configuration again, and wait for how it went.
+    Reload(reload::Args),
     /// Check configuration and database: what is wrong, what would be created.
-    Check,
+    Check(check::Args),
     /// What may keep runs from landing, and what to do about it.
     Doctor(doctor::Args),
     /// Run trackers now.
@@ -127,11 +131,12 @@ async fn dispatch(cli: Cli, signals: Option<std::io::Result<Signals>>) -> Result
     let path = cli.config.as_deref();
     match cli.command {
         Command::Run => run::run(path, installed(signals)?).await,
-        Command::Check => check::check(&load(path)?).await,
+        Command::Reload(args) => reload::reload(path, args).await,
+        Command::Check(args) => check::check(path, args).await,
         Command::Doctor(args) => doctor::doctor(&load(path)?, args).await,
         Command::Once(args) => once::once(&load(path)?, args).await,
-        Command::Status(args) => status::status(&load(path)?, args).await,
-        Command::Runs(args) => runs::runs(&load(path)?, args).await,
+        Command::Status(args) => status::status(path, args).await,
+        Command::Runs(args) => runs::runs(path, args).await,
         Command::Spool(command) => spool::spool(&load(path)?, command).await,
         Command::Init(args) => init::init(&load(path)?, args).await,
         Command::Migrate => migrate::migrate(&load(path)?).await,

@@ -3,6 +3,8 @@
 use super::alert;
 use super::database::Database;
 use super::failure::Failure;
+use crate::admin::control::{Control, RunsWish, Wish};
+use crate::admin::socket::{Socket, SocketError};
 use crate::config::{self, Config, Environment, Tracker};
 use crate::daemon::signal::Signals;
 use crate::daemon::supervisor::Service;
@@ -13,7 +15,9 @@ use crate::schedule::Overlap;
 use crate::source::Hosts;
 use crate::spool::Spool;
 use crate::status::{Kind, Status};
-use crate::store::{ledger, notify};
+use crate::store::ledger::{self, Query};
+use crate::store::notify;
+use crate::store::pool::Pool;
 use crate::{admin, log};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
@@ -28,11 +32,20 @@ pub(super) async fn run(explicit: Option<&Path>, signals: Signals) -> Result<(),
     let config = super::load(explicit)?;
     let path = config.path.clone();
     let load = move || config::load(&path, &Environment::of_process()).map_err(|faults| faults.lines().collect());
-    daemon(config, Arc::new(load), signals).await.map(drop)
+    let environment = Environment::of_process();
+    let runtime_dir = environment.runtime_directory().or_else(|| environment.user_runtime_dir());
+    let runtime_dir = runtime_dir.unwrap_or_else(|| config.daemon.state_dir.clone());
+    daemon(config, &runtime_dir, Arc::new(load), signals).await.map(drop)
 }
 
-/// A daemon of this configuration; `load` reads it again at a reload. Returns its last status.
-pub(super) async fn daemon(config: Config, load: Arc<daemon::Load>, signals: Signals) -> Result<Arc<Status>, Failure> {
+/// A daemon of this configuration, with its control socket in `runtime_dir`; `load` reads it again at a reload. Returns
+/// its last status.
+pub(super) async fn daemon(
+    config: Config,
+    runtime_dir: &Path,
+    load: Arc<daemon::Load>,
+    signals: Signals,
+) -> Result<Arc<Status>, Failure> {
     let logging = Arc::new(log::start(&config.log).map_err(Failure::config)?);
     let database = Arc::new(Database::of(&config)?);
     let listener = match config.daemon.listen {
@@ -41,6 +54,7 @@ pub(super) async fn daemon(config: Config, load: Arc<daemon::Load>, signals: Sig
     };
     let (notifier, inbox) = notify::channel();
     let spool = spool(&config)?;
+    let socket = control_socket(runtime_dir)?;
     database.keep_in(Arc::clone(&spool), &config.daemon.state_dir);
     let (pool, instance) = (database.pool().clone(), Arc::clone(database.instance()));
     let hosts = Hosts::new(config.daemon.per_host);
@@ -48,6 +62,7 @@ pub(super) async fn daemon(config: Config, load: Arc<daemon::Load>, signals: Sig
     let backlog = Arc::new(Backlog::new(spool, &shared));
     let identity = Identity { instance: shared.instance.name().to_owned(), run_id: ledger::run_id };
     let (statement_timeout, pool) = (config.database.statement_timeout, database.pool().clone());
+    let database_pool = pool.clone();
     let (watched, levels, lost) = (Arc::clone(&database), Arc::clone(&logging), Arc::clone(&logging));
     // They wait for others as long as it takes.
     let service = |name, make| Service { name, vital: false, longest: Duration::MAX, make };
@@ -61,19 +76,8 @@ pub(super) async fn daemon(config: Config, load: Arc<daemon::Load>, signals: Sig
             async move { backlog.work(&*report).await }.boxed()
         })),
         identity,
-        pages: listener.map(|listener| {
-            let pages: Arc<daemon::Pages> = Arc::new(move |status| {
-                let listener = Arc::clone(&listener);
-                async move {
-                    match listener.try_clone().and_then(TcpListener::from_std) {
-                        Ok(listener) => admin::serve(listener, status, std::future::pending()).await,
-                        Err(error) => tracing::error!(error = %error, "status page: no listener"),
-                    }
-                }
-                .boxed()
-            });
-            pages
-        }),
+        pages: listener.map(pages),
+        control: socket.map(|socket| control(socket, database_pool)),
         services: vec![
             service(
                 "database",
@@ -101,6 +105,55 @@ pub(super) async fn daemon(config: Config, load: Arc<daemon::Load>, signals: Sig
         daemon::Failure::Config(lines) => Failure::config(lines.join("\n")),
         daemon::Failure::Ledger(error) => error.into(),
         daemon::Failure::Spent(error) => Failure::work(error.to_string()),
+    })
+}
+
+fn pages(listener: Arc<std::net::TcpListener>) -> Arc<daemon::Pages> {
+    Arc::new(move |status| {
+        let listener = Arc::clone(&listener);
+        async move {
+            match listener.try_clone().and_then(TcpListener::from_std) {
+                Ok(listener) => admin::serve(listener, status, std::future::pending()).await,
+                Err(error) => tracing::error!(error = %error, "status page: no listener"),
+            }
+        }
+        .boxed()
+    })
+}
+
+/// A daemon that cannot have one runs without, and says so; one whose socket another daemon answers at does not start.
+fn control_socket(dir: &Path) -> Result<Option<Arc<Socket>>, Failure> {
+    match Socket::bind(dir) {
+        Ok(socket) => Ok(Some(Arc::new(socket))),
+        Err(error @ SocketError::InUse(_)) => {
+            let hint = "stop it, or set RUNTIME_DIRECTORY to a directory of this one's own".to_owned();
+            Err(Failure::work(error.to_string()).with_hint(Some(hint)))
+        }
+        Err(error) => {
+            tracing::warn!(%error, "no control socket: `trackd reload` will not find this daemon, SIGHUP does");
+            Ok(None)
+        }
+    }
+}
+
+fn control(socket: Arc<Socket>, pool: Pool) -> Arc<daemon::Control> {
+    let runs = Arc::new(move |wish: RunsWish| {
+        let (pool, query) = (pool.clone(), Query { tracker: wish.tracker, failed: wish.failed, limit: wish.limit });
+        async move { ledger::recent(&pool, &query).await.map_err(|error| error.to_string()) }.boxed()
+    });
+    Arc::new(move |status, asker| {
+        let socket = Arc::clone(&socket);
+        let reload = Arc::new(move |wish: Wish| {
+            let asker = asker.clone();
+            async move { asker.reload(wish.by, wish.rehearsal).await }.boxed()
+        });
+        let control = Control { status, reload, runs: runs.clone() };
+        async move {
+            if let Err(error) = admin::control::serve(&socket, control).await {
+                tracing::error!(%error, "control socket: no listener");
+            }
+        }
+        .boxed()
     })
 }
 

@@ -2,7 +2,7 @@
 //!
 //! In: the configuration in force and the new one. Out: names. Must not know: how it is applied.
 
-use super::checked::{Config, Database, DatabaseUrl, Tracker};
+use super::checked::{Config, Daemon, Database, DatabaseUrl, Tracker};
 use std::collections::HashMap;
 use std::fmt;
 
@@ -21,6 +21,8 @@ pub struct Diff {
     pub restart: Vec<(&'static str, &'static str)>,
     /// Keys of the connection pool with another value.
     pub pool: Vec<&'static str>,
+    /// Keys of `[daemon]` with another value that holds at once.
+    pub daemon: Vec<&'static str>,
     /// Whether `[alert]` is another.
     pub alert: bool,
     /// The new `log.level`, if it is another.
@@ -40,6 +42,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
             .collect(),
         restart: restart(old, new),
         pool: if kept_url(old, new) { Vec::new() } else { pool(&old.database, &new.database) },
+        daemon: daemon(&old.daemon, &new.daemon),
         alert: old.alert != new.alert,
         level: (old.log.level != new.log.level).then(|| new.log.level.clone()),
         ..Diff::default()
@@ -80,6 +83,18 @@ fn pool(old: &Database, new: &Database) -> Vec<&'static str> {
     .collect()
 }
 
+/// Keys of the daemon that hold at once.
+fn daemon(old: &Daemon, new: &Daemon) -> Vec<&'static str> {
+    [
+        ("daemon.drain", old.drain != new.drain),
+        ("daemon.spool_max", old.spool_max != new.spool_max),
+        ("daemon.keep_runs", old.keep_runs != new.keep_runs),
+    ]
+    .into_iter()
+    .filter_map(|(key, differs)| differs.then_some(key))
+    .collect()
+}
+
 fn restart(old: &Config, new: &Config) -> Vec<(&'static str, &'static str)> {
     const LOGS: &str = "logs are opened at the start";
     [
@@ -110,6 +125,9 @@ impl fmt::Display for Diff {
         }
         if !self.pool.is_empty() {
             write!(f, ", connections anew for {}", self.pool.join(", "))?;
+        }
+        if !self.daemon.is_empty() {
+            write!(f, ", {} anew", self.daemon.join(", "))?;
         }
         if self.alert {
             f.write_str(", [alert] is another")?;

@@ -8,6 +8,7 @@ use super::fault::Fault;
 use super::node::{self, Entry, Node, Place, Value};
 use std::collections::BTreeMap;
 use std::fmt;
+use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -66,6 +67,18 @@ impl Environment {
             Some(state) => state.join("trackd"),
             None => "/var/lib/trackd".into(),
         }
+    }
+
+    /// Where systemd made a directory for this service's sockets: `$RUNTIME_DIRECTORY` (its first word).
+    pub fn runtime_directory(&self) -> Option<PathBuf> {
+        self.get("RUNTIME_DIRECTORY").map(|directories| directories.split(':').next().unwrap_or(directories).into())
+    }
+
+    /// A directory for this user's sockets: `$XDG_RUNTIME_DIR/trackd`. `None`: there is none; after `su` it is another's.
+    pub fn user_runtime_dir(&self) -> Option<PathBuf> {
+        let own = rustix::process::geteuid().as_raw();
+        let is_own = |dir: &PathBuf| std::fs::metadata(dir).is_ok_and(|found| found.is_dir() && found.uid() == own);
+        self.get("XDG_RUNTIME_DIR").map(PathBuf::from).filter(is_own).map(|dir| dir.join("trackd"))
     }
 
     /// Lays the variables over the tree.

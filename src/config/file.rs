@@ -54,6 +54,19 @@ pub fn load(path: &Path, env: &Environment) -> Result<Config, Faults> {
     }
 }
 
+/// `daemon.state_dir` of a file that need not hold otherwise; where it does not say, or cannot be read, the default.
+pub fn state_dir(path: &Path, env: &Environment) -> PathBuf {
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    let (mut root, _) = node::tree(&text);
+    env.overlay(&mut root, &mut Vec::new());
+    let folder = std::path::absolute(path).ok().and_then(|path| Some(path.parent()?.to_owned())).unwrap_or_default();
+    let sink = Sink::default();
+    let section = sink.keep(Fields::new("", &root, &sink)).and_then(|mut top| top.entry("daemon"));
+    let fields = section.and_then(|section| sink.keep(Fields::new("daemon", &section.node, &sink)));
+    let written = fields.and_then(|mut fields| fields.get("state_dir", self::path));
+    folder.join(written.unwrap_or_else(|| env.state_dir()))
+}
+
 /// Checks `text`, which was read from `path`. Touches nothing outside its arguments but the working directory's name.
 ///
 /// # Errors

@@ -27,6 +27,6 @@ pub use checked::{
 pub use diff::{Diff, diff};
 pub use environment::Environment;
 pub use fault::{Fault, Faults};
-pub use file::{load, locate, parse};
+pub use file::{load, locate, parse, state_dir};
 pub use secret::Secret;
 pub use template::Template;

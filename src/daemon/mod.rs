@@ -11,6 +11,7 @@
 
 pub mod agenda;
 pub mod alert;
+mod asks;
 pub mod dispatch;
 pub mod heartbeat;
 mod housekeeping;
@@ -25,6 +26,7 @@ pub mod recorder;
 mod reload;
 pub mod report;
 pub mod scheduler;
+mod services;
 pub mod signal;
 pub mod state;
 mod stop;
@@ -38,13 +40,14 @@ use crate::config::{Config, Tracker};
 use crate::log::Lost;
 use crate::run::Outcome;
 use crate::status::{Phase, Status};
+pub use asks::Asker;
+use asks::Asks;
 use dispatch::Dispatch;
 use futures_util::future::BoxFuture;
 use intake::Intake;
 use jiff::Timestamp;
 use ledger::{Ledger, Unusable};
 use opening::{Opened, Opening};
-use pulse::Pulse;
 use report::Reports;
 use scheduler::Scheduler;
 use signal::{Asked, Signals};
@@ -53,23 +56,13 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use supervisor::{Service, Spent, Supervisor};
-use tokio::sync::{Mutex, Notify, watch};
+use tokio::sync::{Notify, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::CancellationToken;
 use work::{Identity, Work};
 
 /// How often the supervisor looks for stuck runs and feeds the watchdog.
 const LOOK: Duration = Duration::from_secs(1);
-/// Whether the daemon is any use without a service.
-const VITAL: bool = true;
-const OF_USE: bool = false;
-/// Longest part of a service's work: what needs no waiting, …
-const INSTANT: Duration = Duration::from_secs(20);
-/// … what asks the database, and has limits of its own that are shorter, unless `statement_timeout` was raised far, …
-const DATABASE: Duration = Duration::from_secs(15 * 60);
-/// … and what tidies it.
-const CHORES: Duration = Duration::from_secs(2 * 60 * 60);
-
 /// Makes the work of one tracker of a configuration, or says in one line why it cannot.
 pub type MakeWork = dyn Fn(&Config, &Arc<Tracker>) -> Result<Arc<dyn Work>, String> + Send + Sync;
 /// Reads and checks the configuration again: it, or every fault, a line each.
@@ -82,6 +75,8 @@ pub type Tell = Arc<dyn Fn(Outcome) + Send + Sync>;
 pub type SetLevel = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 /// Serves the pages until it is dropped.
 pub type Pages = dyn Fn(watch::Receiver<Arc<Status>>) -> BoxFuture<'static, ()> + Send + Sync;
+/// Answers on the control socket until it is dropped.
+pub type Control = dyn Fn(watch::Receiver<Arc<Status>>, Asker) -> BoxFuture<'static, ()> + Send + Sync;
 
 /// What a daemon is made of.
 #[expect(missing_debug_implementations, reason = "its parts are opaque")]
@@ -95,6 +90,8 @@ pub struct Setup {
     pub identity: Identity,
     /// `None`: no pages.
     pub pages: Option<Arc<Pages>>,
+    /// `None`: only signals command it.
+    pub control: Option<Arc<Control>>,
     /// Tells somebody of alerts; cancelled by dropping it.
     pub deliver: Arc<alert::Deliver>,
     /// Further tasks the daemon owns as long as it runs.
@@ -134,6 +131,8 @@ struct Daemon {
     scheduler: Arc<Scheduler>,
     /// Since when instants run.
     begun: Option<Timestamp>,
+    asker: Asker,
+    asks: Asks,
     /// Told when the database turns out to be away at the start.
     away: Arc<Notify>,
     /// The same, for services that follow it.
@@ -170,6 +169,7 @@ impl Daemon {
         let scheduler = Arc::new(Scheduler::new(Arc::clone(&intake)));
         let (publish, status) = watch::channel(Arc::new(state.snapshot(Gauges::default(), clock::now())));
         let config = Arc::new(config.clone());
+        let (asker, asks) = asks::channel();
         let mut daemon = Daemon {
             supervisor: Supervisor::new(config.daemon.workers, dispatch, reports),
             works,
@@ -177,6 +177,8 @@ impl Daemon {
             state,
             intake,
             begun: None,
+            asker,
+            asks,
             away: Arc::default(),
             recorder,
             stop_recorder: CancellationToken::new(),
@@ -193,68 +195,6 @@ impl Daemon {
         Ok(daemon)
     }
 
-    fn start_services(&mut self, inbox: recorder::Inbox, publish: watch::Sender<Arc<Status>>) {
-        let (inbox, ledger, stop) =
-            (Arc::new(Mutex::new(inbox)), Arc::clone(&self.setup.ledger), self.stop_recorder.clone());
-        self.post("recorder", VITAL, DATABASE, move |pulse| {
-            Box::pin(recorder::write(Arc::clone(&inbox), Arc::clone(&ledger), stop.clone(), pulse))
-        });
-        let scheduler = Arc::clone(&self.scheduler);
-        self.post("scheduler", VITAL, INSTANT, move |pulse| Box::pin(Arc::clone(&scheduler).run(pulse)));
-        let (state, publish, gauges) = (Arc::clone(&self.state), Arc::new(publish), self.gauges());
-        self.post("status", VITAL, INSTANT, move |pulse| {
-            Box::pin(publish::publish(Arc::clone(&state), Arc::clone(&publish), Arc::clone(&gauges), pulse))
-        });
-        let (state, ledger) = (Arc::clone(&self.state), Arc::clone(&self.setup.ledger));
-        self.post("health", OF_USE, DATABASE, move |pulse| {
-            Box::pin(housekeeping::look(Arc::clone(&state), Arc::clone(&ledger), pulse))
-        });
-        let (state, ledger) = (Arc::clone(&self.state), Arc::clone(&self.setup.ledger));
-        self.post("learning", OF_USE, DATABASE, move |pulse| {
-            Box::pin(housekeeping::learn(Arc::clone(&state), Arc::clone(&ledger), pulse))
-        });
-        let (time, config) = (self.scheduler.chores(), self.in_force.subscribe());
-        let ledger = Arc::clone(&self.setup.ledger);
-        self.post("housekeeping", OF_USE, CHORES, move |pulse| {
-            Box::pin(housekeeping::tidy(Arc::clone(&time), config.clone(), Arc::clone(&ledger), pulse))
-        });
-        let (state, ledger) = (Arc::clone(&self.state), Arc::clone(&self.setup.ledger));
-        let (intake, config) = (Arc::clone(&self.intake), self.in_force.subscribe());
-        let whole_until = lease::whole_until(&self.scheduler, &self.intake.dispatch, &self.recorder);
-        self.post("lease", VITAL, DATABASE, move |pulse| {
-            let (state, ledger, intake) = (Arc::clone(&state), Arc::clone(&ledger), Arc::clone(&intake));
-            Box::pin(lease::keep(state, ledger, intake, config.clone(), Arc::clone(&whole_until), pulse))
-        });
-        if let Some(backlog) = self.setup.backlog.take() {
-            let reports = Arc::clone(&self.intake.reports);
-            let tell: Tell = Arc::new(move |outcome| reports.ended(outcome));
-            self.post("backlog", OF_USE, DATABASE, move |_| backlog(Arc::clone(&tell)));
-        }
-        let (status, config) = (self.status.clone(), self.in_force.subscribe());
-        let deliver = Arc::clone(&self.setup.deliver);
-        self.post("alerts", OF_USE, DATABASE, move |pulse| {
-            Box::pin(alert::tell(status.clone(), config.clone(), Arc::clone(&deliver), pulse))
-        });
-        for service in std::mem::take(&mut self.setup.services) {
-            self.supervisor.serve(service);
-        }
-        if let Some(pages) = self.setup.pages.clone() {
-            let status = self.status.clone();
-            self.post("pages", OF_USE, INSTANT, move |_| pages(status.clone()));
-        }
-    }
-
-    /// A service; `longest` is as in `Service`.
-    fn post(
-        &mut self,
-        name: &'static str,
-        vital: bool,
-        longest: Duration,
-        make: impl Fn(Arc<Pulse>) -> BoxFuture<'static, ()> + Send + 'static,
-    ) {
-        self.supervisor.serve(Service { name, vital, longest, make: Box::new(make) });
-    }
-
     async fn serve(&mut self, signals: &mut Signals) -> Result<(), Failure> {
         let (opening, away) = (self.opening().open(), Arc::clone(&self.away));
         tokio::pin!(opening);
@@ -266,14 +206,14 @@ impl Daemon {
                 asked = signals.next() => match asked {
                     Asked::Stop => return Ok(()),
                     Asked::Report => self.report(),
-                    Asked::Reload => {
-                        self.reload().await;
-                        if !open {
-                            // What the trackers missed depends on what they are.
-                            opening.set(self.opening().open());
-                        }
-                    }
+                    Asked::Reload => self.asks.hangup(),
                 },
+                first = self.asks.next() => {
+                    if self.answer(first).await && !open {
+                        // What the trackers missed depends on what they are.
+                        opening.set(self.opening().open());
+                    }
+                }
                 opened = &mut opening, if !open => {
                     self.begin(opened?);
                     open = true;

@@ -1,4 +1,4 @@
-//! SIGHUP: read, check, build, and only then swap.
+//! A reload, whoever asks for it: read, check, build, and only then swap.
 //!
 //! ```text
 //!  load --faults--> nothing changed, every fault is logged
@@ -8,8 +8,10 @@
 //!
 //! Must not know: how a configuration is read.
 
+use super::asks::{self, Ask};
 use super::work::Work;
 use super::{Daemon, MakeWork, systemd};
+use crate::class::Class;
 use crate::clock;
 use crate::config::diff::{Diff, diff, kept_url};
 use crate::config::{self, Config, Tracker};
@@ -17,64 +19,98 @@ use crate::status::Reload;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
+/// Why a reload is refused.
+struct Refused {
+    class: Class,
+    /// A line each.
+    faults: Vec<String>,
+}
+
+/// A configuration that is checked and whose works are built: nothing of it is in force.
+struct Prepared {
+    config: Config,
+    made: HashMap<String, Arc<dyn Work>>,
+    diff: Diff,
+}
+
 impl Daemon {
+    /// Reloads for all who asked, and tells them; who only asked what a reload would change is told that before.
+    /// Returns whether it reloaded.
+    pub(super) async fn answer(&mut self, first: Option<Ask>) -> bool {
+        let waiting = self.asks.waiting(first);
+        let by = waiting.by();
+        if !waiting.rehearsals.is_empty() {
+            let outcome = outcome(self.prepare().await.map(|prepared| prepared.diff.to_string()));
+            asks::tell(waiting.rehearsals, &outcome);
+        }
+        if let Some(by) = &by {
+            let outcome = self.reload(by).await;
+            asks::tell(waiting.reloads, &outcome);
+        }
+        by.is_some()
+    }
+
     /// Reloads, and tells the log, the status and systemd how it went.
-    pub(super) async fn reload(&mut self) {
+    async fn reload(&mut self, by: &str) -> Reload {
         // Before the start is over READY would be a lie, and whoever waits for it goes on too early.
         let is_up = self.state.is_up();
         if is_up {
             systemd::reloading();
         }
-        let (ok, message) = match self.try_reload().await {
+        let done = self.try_reload().await;
+        match &done {
             Ok(diff) => {
                 for (key, why) in &diff.restart {
                     tracing::warn!(key, why, "this change needs a restart: the old value stays in force");
                 }
-                let message = diff.to_string();
-                tracing::info!(changes = message, "configuration reloaded");
-                (true, message)
+                tracing::info!(by, changes = %diff, "configuration reloaded");
             }
-            Err(faults) => {
-                for fault in &faults {
+            Err(Refused { faults, .. }) => {
+                for fault in faults {
                     tracing::error!(fault, "configuration fault");
                 }
-                tracing::error!(faults = faults.len(), "reload refused: the old configuration stays in force");
-                (false, faults.join("\n"))
+                tracing::error!(by, faults = faults.len(), "reload refused: the old configuration stays in force");
             }
-        };
-        self.state.reloaded(Reload { at: clock::now(), ok, message });
+        }
+        let outcome = outcome(done.map(|diff| diff.to_string()));
+        self.state.reloaded(outcome.clone());
         if is_up {
             systemd::ready();
         }
+        outcome
     }
 
-    async fn try_reload(&mut self) -> Result<Diff, Vec<String>> {
+    /// Reads, checks and builds; changes nothing.
+    async fn prepare(&self) -> Result<Prepared, Refused> {
         let load = Arc::clone(&self.setup.load);
         // A large file takes long enough to check to be felt by what else runs on this thread.
         let loaded = tokio::task::spawn_blocking(move || load()).await;
-        let new = loaded.map_err(|error| vec![format!("read configuration: {error}")])??;
+        let broken = |error| Refused { class: Class::Retry, faults: vec![format!("read configuration: {error}")] };
+        let new = loaded.map_err(broken)?.map_err(Refused::standing)?;
         let mut diff = diff(&self.config, &new);
-        let new = keep_what_needs_a_restart(new, &self.config);
+        let config = keep_what_needs_a_restart(new, &self.config);
         let fresh: HashSet<&str> = diff.added.iter().chain(&diff.changed).map(String::as_str).collect();
-        let made = make(
-            &self.setup.make_work,
-            &new,
-            new.trackers.iter().filter(|tracker| fresh.contains(tracker.name.as_str())),
-        )?;
-        if self.setup.ledger.is_stale(&new.database) && diff.pool.is_empty() {
+        let fresh = config.trackers.iter().filter(|tracker| fresh.contains(tracker.name.as_str()));
+        let made = make(&self.setup.make_work, &config, fresh).map_err(Refused::standing)?;
+        if self.setup.ledger.is_stale(&config.database) && diff.pool.is_empty() {
             diff.pool.push("the passwords and certificates it names");
         }
+        Ok(Prepared { config, made, diff })
+    }
+
+    async fn try_reload(&mut self) -> Result<Diff, Refused> {
+        let Prepared { config, made, diff } = self.prepare().await?;
         if !diff.pool.is_empty() {
-            let changed = self.setup.ledger.change(&new.database).await;
+            let changed = self.setup.ledger.change(&config.database).await;
             changed.map_err(|error| {
                 let hint = error.hint.as_ref().map_or_else(String::new, |hint| format!(" ({hint})"));
-                vec![format!("database: {error}{hint}")]
+                Refused { class: error.class, faults: vec![format!("database: {error}{hint}")] }
             })?;
         }
         if let Some(level) = &diff.level {
-            (self.setup.set_level)(level).map_err(|error| vec![error])?;
+            (self.setup.set_level)(level).map_err(|error| Refused::standing(vec![error]))?;
         }
-        self.swap(new, made, &diff);
+        self.swap(config, made, &diff);
         Ok(diff)
     }
 
@@ -99,6 +135,20 @@ impl Daemon {
         }
         self.intake.removed(&dropped);
         self.state.configure(&self.config, clock::now());
+    }
+}
+
+impl Refused {
+    fn standing(faults: Vec<String>) -> Refused {
+        Refused { class: Class::Standing, faults }
+    }
+}
+
+fn outcome(done: Result<String, Refused>) -> Reload {
+    let at = clock::now();
+    match done {
+        Ok(message) => Reload { at, ok: true, message, class: None },
+        Err(Refused { class, faults }) => Reload { at, ok: false, message: faults.join("\n"), class: Some(class) },
     }
 }
 

@@ -64,7 +64,7 @@ impl State {
             version: env!("CARGO_PKG_VERSION"),
             instance: instance.to_owned(),
             started_at: now,
-            config_path: config.path.display().to_string(),
+            config_path: std::path::absolute(&config.path).as_ref().unwrap_or(&config.path).display().to_string(),
             workers: config.daemon.workers,
             ..Status::default()
         };

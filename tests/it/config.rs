@@ -439,7 +439,8 @@ fn a_reload_names_what_it_changes() {
     let change = diff(&old, &parse(&new).unwrap());
     assert_eq!(
         change.to_string(),
-        "added 1 (other), changed 0, removed 1 (Leader-board), connections anew for database.pool_size, log.level is debug; \
+        "added 1 (other), changed 0, removed 1 (Leader-board), connections anew for database.pool_size, daemon.drain anew, \
+         log.level is debug; \
          a restart is needed for daemon.workers, daemon.per_host, log.format"
     );
 }

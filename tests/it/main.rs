@@ -13,6 +13,7 @@ mod claims;
 mod cli;
 mod config;
 mod connect;
+mod control;
 mod daemon;
 mod demo;
 mod doctor;

@@ -1,0 +1,174 @@
+//! Asks the running daemon, over its control socket.
+//!
+//! ```text
+//!  $RUNTIME_DIRECTORY                                      the daemon of this very service
+//!  else $XDG_RUNTIME_DIR/trackd, state_dir, /run/trackd    whichever runs the same configuration file
+//! ```
+//!
+//! Must not know: what the answers mean.
+
+use super::failure::Failure;
+use crate::admin::socket::NAME;
+use crate::config::{self, Environment};
+use axum::body::Body;
+use axum::http::{Method, Request, StatusCode, header};
+use hyper::client::conn::http1;
+use hyper_util::rt::TokioIo;
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use std::io::{self, ErrorKind};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use tokio::net::UnixStream;
+
+/// Where a service's socket is when it was not this process that systemd told so.
+const SYSTEM: &str = "/run/trackd";
+/// The most that is read of an answer.
+const ANSWER: usize = 256 << 20;
+
+/// How long a daemon may take whose answer the database has, too.
+const SOON: Duration = Duration::from_secs(5);
+
+/// A daemon that answers.
+#[derive(Debug)]
+pub(super) struct Control {
+    path: PathBuf,
+}
+
+/// Why none is asked.
+#[derive(Debug)]
+pub(super) enum Away {
+    /// None runs with this configuration; where was looked.
+    Nowhere(Vec<PathBuf>),
+    /// One may be there, and does not answer us.
+    Mute(PathBuf, String),
+}
+
+/// What the daemon said.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    body: Vec<u8>,
+}
+
+impl Control {
+    /// The daemon that runs this configuration.
+    ///
+    /// # Errors
+    /// There is none, or it lets nobody like us ask.
+    pub(super) async fn find(explicit: Option<&Path>) -> Result<Control, Away> {
+        let environment = Environment::of_process();
+        let config = config::locate(explicit, &environment).ok();
+        // The service's own: systemd says which, also where the file is gone.
+        let told = environment.runtime_directory();
+        let (places, config) = match told {
+            Some(dir) => (vec![dir], None),
+            None => (places(config.as_deref(), &environment), config.map(|path| same(&path))),
+        };
+        let places: Vec<PathBuf> = places.into_iter().map(|dir| dir.join(NAME)).collect();
+        let mut mute = None;
+        for path in &places {
+            let control = Control { path: path.clone() };
+            match control.config_path().await {
+                Ok(theirs) if config.as_ref().is_none_or(|ours| *ours == theirs) => return Ok(control),
+                // Another's, or nobody's.
+                Ok(_) => {}
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {}
+                Err(error) => mute = mute.or(Some(Away::Mute(path.clone(), error.to_string()))),
+            }
+        }
+        Err(mute.unwrap_or(Away::Nowhere(places)))
+    }
+
+    async fn config_path(&self) -> io::Result<PathBuf> {
+        #[derive(Deserialize)]
+        struct Head {
+            config_path: PathBuf,
+        }
+        let answer = self.ask(Method::GET, "/api/status").await?;
+        if answer.status != StatusCode::OK {
+            return Err(io::Error::new(ErrorKind::PermissionDenied, answer.text()));
+        }
+        Ok(same(&answer.json::<Head>()?.config_path))
+    }
+
+    /// Asks once. Waits as long as the daemon does: the caller bounds it.
+    ///
+    /// # Errors
+    /// No connection, or the daemon ended before it had answered.
+    pub(super) async fn ask(&self, method: Method, target: &str) -> io::Result<Answer> {
+        let stream = UnixStream::connect(&self.path).await?;
+        let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
+        let request = Request::builder().method(method).uri(target).header(header::HOST, "localhost");
+        let request = request.header(header::CONNECTION, "close").body(Body::empty()).map_err(io::Error::other)?;
+        let answered = async {
+            let response = sender.send_request(request).await.map_err(io::Error::other)?;
+            let status = response.status();
+            let body = axum::body::to_bytes(Body::new(response.into_body()), ANSWER).await.map_err(io::Error::other)?;
+            Ok(Answer { status, body: body.into() })
+        };
+        // The connection moves only while it is polled; its own error is the answer's, too.
+        let (answer, _) = tokio::join!(answered, connection);
+        answer
+    }
+}
+
+/// What the running daemon says, soon; `None`, and why on stderr, where the database has to be asked instead.
+pub(super) async fn prefer<T>(explicit: Option<&Path>, ask: impl AsyncFnOnce(Control) -> io::Result<T>) -> Option<T> {
+    let asked = async {
+        match Control::find(explicit).await {
+            Ok(control) => ask(control).await.map_err(|error| error.to_string()),
+            Err(Away::Nowhere(_)) => Err("no daemon runs with this configuration".to_owned()),
+            Err(Away::Mute(path, why)) => Err(format!("the daemon at {} does not answer: {why}", path.display())),
+        }
+    };
+    match tokio::time::timeout(SOON, asked).await.unwrap_or_else(|_| Err("the daemon does not answer".to_owned())) {
+        Ok(answer) => Some(answer),
+        Err(why) => {
+            super::print::diagnostic(format!("trackd: {why}; from the database"));
+            None
+        }
+    }
+}
+
+impl Answer {
+    /// The value it holds.
+    ///
+    /// # Errors
+    /// It holds another: a daemon of another version.
+    pub(super) fn json<T: DeserializeOwned>(&self) -> io::Result<T> {
+        serde_json::from_slice(&self.body).map_err(|error| {
+            io::Error::new(ErrorKind::InvalidData, format!("the daemon is of another version: {error}"))
+        })
+    }
+
+    /// As one line.
+    pub(super) fn text(&self) -> String {
+        super::print::harmless(String::from_utf8_lossy(&self.body).trim_end())
+    }
+}
+
+impl From<Away> for Failure {
+    fn from(away: Away) -> Failure {
+        match away {
+            Away::Nowhere(places) => {
+                let places: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
+                Failure::no_daemon(format!("no daemon runs with this configuration: looked at {}", places.join(", ")))
+            }
+            Away::Mute(path, why) => {
+                let hint = "root, trackd's own user and the members of its group may ask".to_owned();
+                Failure::work(format!("ask the daemon at {}: {why}", path.display())).with_hint(Some(hint))
+            }
+        }
+    }
+}
+
+fn places(config: Option<&Path>, environment: &Environment) -> Vec<PathBuf> {
+    let state = config.map_or_else(|| environment.state_dir(), |path| config::state_dir(path, environment));
+    environment.user_runtime_dir().into_iter().chain([state, SYSTEM.into()]).collect()
+}
+
+/// One name for one file, also where it was named by a link or is gone.
+fn same(path: &Path) -> PathBuf {
+    path.canonicalize().or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned())
+}
