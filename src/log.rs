@@ -7,8 +7,11 @@
 //!
 //! In: `config::Log`. Out: a `Logging` that must live as long as something logs. Must not know: what is logged.
 
+pub mod event;
 mod file;
-mod journal;
+pub(crate) mod journal;
+
+pub use event::Event;
 
 use crate::config::{Log, LogFormat};
 use journal::Journal;
@@ -75,6 +78,11 @@ impl Logging {
     /// One line; the level stays as it is.
     pub fn set_level(&self, level: &str) -> Result<(), String> {
         self.filter.reload(parse(level)?).map_err(|error| format!("set log level: {error}"))
+    }
+
+    /// Opens the files anew, by their names, with the next line: somebody may have moved them.
+    pub fn reopen(&self) {
+        self.files.iter().for_each(file::Files::reopen);
     }
 
     /// What did not arrive.

@@ -27,6 +27,7 @@ pub mod report;
 pub mod scheduler;
 pub mod signal;
 pub mod state;
+mod states;
 mod stop;
 pub mod supervisor;
 pub mod systemd;
@@ -35,7 +36,7 @@ pub mod worker;
 
 use crate::clock;
 use crate::config::{Config, Tracker};
-use crate::log::Lost;
+use crate::log::{Event, Lost};
 use crate::run::Outcome;
 use crate::status::{Phase, Status};
 use dispatch::Dispatch;
@@ -60,6 +61,8 @@ use work::{Identity, Work};
 
 /// How often the supervisor looks for stuck runs and feeds the watchdog.
 const LOOK: Duration = Duration::from_secs(1);
+/// Log lines that are lost are told of at most so often.
+const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// Longest part of a service's work: what needs no waiting, …
 const INSTANT: Duration = Duration::from_secs(20);
 /// … what asks the database, and has limits of its own that are shorter, unless `statement_timeout` was raised far, …
@@ -98,6 +101,8 @@ pub struct Setup {
     pub services: Vec<Service>,
     /// Takes another `log.level`, or says why not.
     pub set_level: Box<SetLevel>,
+    /// Opens log files anew: somebody may have moved them. Waits for nothing.
+    pub reopen_logs: Box<dyn Fn() + Send + Sync>,
     /// Log lines that did not arrive.
     pub lost_lines: Box<dyn Fn() -> Lost + Send + Sync>,
 }
@@ -139,7 +144,7 @@ struct Daemon {
     status: watch::Receiver<Arc<Status>>,
     watchdog: systemd::Watchdog,
     looks: u64,
-    told_lost: Lost,
+    told_lost: (Lost, Option<Instant>),
 }
 
 /// Runs until a signal says stop. Returns the status at the end.
@@ -191,7 +196,7 @@ impl Daemon {
             status,
             watchdog: systemd::Watchdog::from_environment(),
             looks: 0,
-            told_lost: Lost::default(),
+            told_lost: (Lost::default(), None),
             setup,
         };
         daemon.start_services(inbox, publish);
@@ -232,9 +237,12 @@ impl Daemon {
         });
         if let Some(backlog) = self.setup.backlog.take() {
             let reports = Arc::clone(&self.intake.reports);
-            let tell: Tell = Arc::new(move |outcome| reports.ended(outcome));
+            // Of which configuration its plan is, the payload does not say.
+            let tell: Tell = Arc::new(move |outcome| reports.ended(outcome, None));
             self.serve_of_use("backlog", DATABASE, move |_| backlog(Arc::clone(&tell)));
         }
+        let status = self.status.clone();
+        self.serve_of_use("states", INSTANT, move |pulse| Box::pin(states::tell(status.clone(), pulse)));
         let (status, config) = (self.status.clone(), self.in_force.subscribe());
         let deliver = Arc::clone(&self.setup.deliver);
         self.serve_of_use("alerts", DATABASE, move |pulse| {
@@ -345,7 +353,8 @@ impl Daemon {
         systemd::status(&self.snapshot());
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"), config = %self.config.path.display(), trackers = self.config.trackers.len(),
-            workers = self.config.daemon.workers, caught_up, missed = opened.missed, "ready"
+            workers = self.config.daemon.workers, caught_up, missed = opened.missed,
+            config_generation = self.intake.dispatch.generation(), event = %Event::Ready, "ready"
         );
     }
 
@@ -353,21 +362,24 @@ impl Daemon {
         self.looks += 1;
         self.supervisor.replace_stuck()?;
         self.intake.reports.tell_sum();
-        let lost = (self.setup.lost_lines)();
-        if lost != self.told_lost {
-            tracing::warn!(
-                dropped_lines = lost.dropped_lines,
-                write_errors = lost.write_errors,
-                "log lines did not reach the files"
-            );
-            self.told_lost = lost;
-        }
+        self.tell_lost_lines();
         // This loop moves, or it would not be here: what is left to prove is that the scheduler does.
         self.watchdog.feed(self.scheduler.beats(), Instant::now());
         if self.status.has_changed().unwrap_or(false) {
             systemd::status(&self.status.borrow_and_update());
         }
         Ok(())
+    }
+
+    /// A disk that stays full is told of once in a while.
+    fn tell_lost_lines(&mut self) {
+        let Lost { dropped_lines, write_errors } = (self.setup.lost_lines)();
+        let (told, at) = self.told_lost;
+        if told != (Lost { dropped_lines, write_errors }) && at.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
+            let event = Event::LinesLost;
+            tracing::warn!(dropped_lines, write_errors, %event, "log lines did not reach the files");
+            self.told_lost = (Lost { dropped_lines, write_errors }, Some(Instant::now()));
+        }
     }
 
     fn gauges(&self) -> Arc<dyn Fn() -> Gauges + Send + Sync> {

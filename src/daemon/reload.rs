@@ -13,6 +13,7 @@ use super::{Daemon, MakeWork, systemd};
 use crate::clock;
 use crate::config::diff::{Diff, diff, kept_url};
 use crate::config::{self, Config, Tracker};
+use crate::log::Event;
 use crate::status::Reload;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use std::sync::Arc;
 impl Daemon {
     /// Reloads, and tells the log, the status and systemd how it went.
     pub(super) async fn reload(&mut self) {
+        // Whatever comes of it: who rotates files by their names reloads to have them opened anew.
+        (self.setup.reopen_logs)();
         // Before the start is over READY would be a lie, and whoever waits for it goes on too early.
         let is_up = self.state.is_up();
         if is_up {
@@ -31,14 +34,15 @@ impl Daemon {
                     tracing::warn!(key, why, "this change needs a restart: the old value stays in force");
                 }
                 let message = diff.to_string();
-                tracing::info!(changes = message, "configuration reloaded");
+                let config_generation = self.intake.dispatch.generation();
+                tracing::info!(changes = message, config_generation, event = %Event::Reloaded, "configuration reloaded");
                 (true, message)
             }
             Err(faults) => {
                 for fault in &faults {
-                    tracing::error!(fault, "configuration fault");
+                    tracing::error!(fault, event = %Event::ConfigFault, "configuration fault");
                 }
-                tracing::error!(faults = faults.len(), "reload refused: the old configuration stays in force");
+                tracing::error!(faults = faults.len(), event = %Event::ReloadRefused, "reload refused: the old configuration stays in force");
                 (false, faults.join("\n"))
             }
         };
