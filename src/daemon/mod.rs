@@ -18,6 +18,7 @@ pub mod intake;
 mod lease;
 pub mod ledger;
 mod line;
+mod lost;
 mod opening;
 mod publish;
 pub mod pulse;
@@ -61,8 +62,6 @@ use work::{Identity, Work};
 
 /// How often the supervisor looks for stuck runs and feeds the watchdog.
 const LOOK: Duration = Duration::from_secs(1);
-/// Log lines that are lost are told of at most so often.
-const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// Longest part of a service's work: what needs no waiting, …
 const INSTANT: Duration = Duration::from_secs(20);
 /// … what asks the database, and has limits of its own that are shorter, unless `statement_timeout` was raised far, …
@@ -144,7 +143,7 @@ struct Daemon {
     status: watch::Receiver<Arc<Status>>,
     watchdog: systemd::Watchdog,
     looks: u64,
-    told_lost: (Lost, Option<Instant>),
+    told_lost: lost::Told,
 }
 
 /// Runs until a signal says stop. Returns the status at the end.
@@ -196,7 +195,7 @@ impl Daemon {
             status,
             watchdog: systemd::Watchdog::from_environment(),
             looks: 0,
-            told_lost: (Lost::default(), None),
+            told_lost: lost::Told::default(),
             setup,
         };
         daemon.start_services(inbox, publish);
@@ -369,17 +368,6 @@ impl Daemon {
             systemd::status(&self.status.borrow_and_update());
         }
         Ok(())
-    }
-
-    /// A disk that stays full is told of once in a while.
-    fn tell_lost_lines(&mut self) {
-        let Lost { dropped_lines, write_errors } = (self.setup.lost_lines)();
-        let (told, at) = self.told_lost;
-        if told != (Lost { dropped_lines, write_errors }) && at.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
-            let event = Event::LinesLost;
-            tracing::warn!(dropped_lines, write_errors, %event, "log lines did not reach the files");
-            self.told_lost = (Lost { dropped_lines, write_errors }, Some(Instant::now()));
-        }
     }
 
     fn gauges(&self) -> Arc<dyn Fn() -> Gauges + Send + Sync> {
