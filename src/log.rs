@@ -1,27 +1,34 @@
 //! Logs: where they go, in which form, and what was lost on the way.
 //!
 //! ```text
-//!  events --level (changed by a reload)--+--> journal's fields | text | JSON on stderr
-//!                                        +--> files, if asked for: lossy queue --> counting writer
+//!  events --level (changed by a reload), of libraries no more than `OTHERS`--+--> journal's fields | text | JSON on stderr
+//!                                                                            +--> files, if asked for: lossy queue --> counting writer
 //! ```
 //!
 //! In: `config::Log`. Out: a `Logging` that must live as long as something logs. Must not know: what is logged.
 
+pub mod event;
 mod file;
-mod journal;
+pub(crate) mod journal;
+
+pub use event::Event;
 
 use crate::config::{Log, LogFormat};
 use journal::Journal;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::Path;
-use tracing_subscriber::filter::EnvFilter;
+use tracing::Level;
+use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Layer, Registry, reload};
 
 /// Tells at INFO of every job it is given, and its tick is none of a user's business.
 const QUIET: &str = "tokio_cron_scheduler";
+
+/// Of the libraries this is made of: their debug and trace lines may hold addresses, headers and values.
+const OTHERS: Level = Level::INFO;
 
 type Filter = reload::Handle<EnvFilter, Registry>;
 type Filtered = tracing_subscriber::layer::Layered<reload::Layer<EnvFilter, Registry>, Registry>;
@@ -63,6 +70,7 @@ pub fn start(log: &Log) -> Result<Logging, String> {
     tracing_subscriber::registry()
         .with(filter)
         .with(sinks)
+        .with(filter_fn(|meta| is_told(meta.target(), *meta.level())))
         .try_init()
         .map_err(|error| format!("start logs: {error}"))?;
     Ok(Logging { filter: handle, files })
@@ -77,10 +85,20 @@ impl Logging {
         self.filter.reload(parse(level)?).map_err(|error| format!("set log level: {error}"))
     }
 
+    /// Opens the files anew, by their names, with the next line: somebody may have moved them.
+    pub fn reopen(&self) {
+        self.files.iter().for_each(file::Files::reopen);
+    }
+
     /// What did not arrive.
     pub fn lost(&self) -> Lost {
         self.files.as_ref().map(file::Files::lost).unwrap_or_default()
     }
+}
+
+/// Whatever the level says.
+fn is_told(target: &str, level: Level) -> bool {
+    target.starts_with("trackd") || level <= OTHERS
 }
 
 fn parse(level: &str) -> Result<EnvFilter, String> {
@@ -134,5 +152,11 @@ mod tests {
         assert!(parse("debug").unwrap().to_string().contains("tokio_cron_scheduler=warn"));
         assert!(!parse("tokio_cron_scheduler=debug").unwrap().to_string().contains("warn"));
         assert!(parse("trackd=loud").is_err());
+    }
+
+    #[test]
+    fn of_libraries_no_debug_and_no_trace_is_told_whatever_is_asked_for() {
+        assert!(is_told("trackd::store", Level::TRACE) && is_told("hyper", Level::INFO) && is_told("h2", Level::ERROR));
+        assert!(!is_told("reqwest::connect", Level::DEBUG) && !is_told("tokio_postgres::query", Level::DEBUG));
     }
 }

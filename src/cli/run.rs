@@ -10,6 +10,7 @@ use crate::daemon::signal::Signals;
 use crate::daemon::supervisor::Service;
 use crate::daemon::work::{Identity, Work};
 use crate::daemon::{self, Setup};
+use crate::log::Event;
 use crate::run::{Backlog, End, Plan, Shared};
 use crate::schedule::Overlap;
 use crate::source::Hosts;
@@ -47,6 +48,8 @@ pub(super) async fn daemon(
     signals: Signals,
 ) -> Result<Arc<Status>, Failure> {
     let logging = Arc::new(log::start(&config.log).map_err(Failure::config)?);
+    let (version, path, event) = (env!("CARGO_PKG_VERSION"), config.path.display(), Event::Starting);
+    tracing::info!(version, config = %path, trackers = config.trackers.len(), %event, "starting");
     let database = Arc::new(Database::of(&config)?);
     let listener = match config.daemon.listen {
         Some(address) => Some(Arc::new(listen(address).await?)),
@@ -62,8 +65,8 @@ pub(super) async fn daemon(
     let backlog = Arc::new(Backlog::new(spool, &shared));
     let identity = Identity { instance: shared.instance.name().to_owned(), run_id: ledger::run_id };
     let (statement_timeout, pool) = (config.database.statement_timeout, database.pool().clone());
-    let database_pool = pool.clone();
-    let (watched, levels, lost) = (Arc::clone(&database), Arc::clone(&logging), Arc::clone(&logging));
+    let (database_pool, watched) = (pool.clone(), Arc::clone(&database));
+    let [levels, reopened, lost] = [(); 3].map(|()| Arc::clone(&logging));
     // They wait for others as long as it takes.
     let service = |name, make| Service { name, vital: false, longest: Duration::MAX, make };
     let setup = Setup {
@@ -96,6 +99,7 @@ pub(super) async fn daemon(
         ],
         deliver: alert::deliver(),
         set_level: Box::new(move |level| levels.set_level(level)),
+        reopen_logs: Box::new(move || reopened.reopen()),
         lost_lines: Box::new(move || lost.lost()),
     };
     let ended = daemon::run(setup, signals).await;
@@ -166,7 +170,7 @@ fn spool(config: &Config) -> Result<Arc<Spool>, Failure> {
         failure.with_hint(error.hint())
     })?;
     for aside in bad {
-        tracing::error!(file = %aside.file.display(), reason = aside.reason, "spool: a file is set aside");
+        tracing::error!(file = %aside.file.display(), reason = aside.reason, event = %Event::PayloadAside, "spool: a file is set aside");
     }
     Ok(Arc::new(spool))
 }

@@ -16,6 +16,7 @@ mod kept;
 use super::pulse::Pulse;
 use crate::clock;
 use crate::config::{self, Config};
+use crate::log::Event;
 use crate::status::alert::Notice;
 use crate::status::{Alert, Status};
 use book::{Book, Rules};
@@ -146,7 +147,7 @@ impl Teller<'_> {
             let late = || Err(format!("not delivered within {}", humantime::format_duration(self.alert.timeout)));
             let Err(error) = timeout(self.alert.timeout, once).await.unwrap_or_else(|_| late()) else { return true };
             let Some(wait) = WAITS.get(attempt) else {
-                tracing::error!(?way, error, attempts = attempt + 1, alert = alert.text, "alert not delivered");
+                tracing::error!(?way, error, attempts = attempt + 1, alert = alert.text, event = %Event::AlertLost, "alert not delivered");
                 return false;
             };
             tracing::warn!(?way, error, "alert not delivered, trying again");

@@ -30,6 +30,8 @@ struct Lanes {
     lanes: HashMap<Arc<str>, Lane>,
     /// Lanes with something to run and nothing running.
     ready: Line,
+    /// From 1, one more with each `replace`.
+    generation: u64,
     stopped: bool,
 }
 
@@ -51,6 +53,8 @@ struct Lane {
 pub struct Job {
     pub work: Arc<dyn Work>,
     pub due: Due,
+    /// Of the configuration in force when it was taken: its work is of it, or the same in it.
+    pub generation: u64,
 }
 
 /// What there is for a worker.
@@ -83,7 +87,8 @@ impl Dispatch {
 
     /// Lanes for `works`, of which at most so many of one group run at once.
     pub fn bounded(works: Vec<Arc<dyn Work>>, most_of_a_group: usize) -> Dispatch {
-        let lanes = Lanes { lanes: HashMap::new(), ready: Line::new(most_of_a_group), stopped: false };
+        let ready = Line::new(most_of_a_group);
+        let lanes = Lanes { lanes: HashMap::new(), ready, generation: 0, stopped: false };
         let dispatch = Dispatch { lanes: Mutex::new(lanes), ready: Notify::new() };
         dispatch.replace(works);
         dispatch
@@ -94,6 +99,7 @@ impl Dispatch {
     /// Shape: gives back what waited for trackers that are gone.
     pub fn replace(&self, works: Vec<Arc<dyn Work>>) -> Vec<Due> {
         let mut lanes = self.lock();
+        lanes.generation += 1;
         let names: HashSet<Arc<str>> = works.iter().map(|work| Arc::from(work.name())).collect();
         for work in works {
             let name: Arc<str> = Arc::from(work.name());
@@ -109,6 +115,11 @@ impl Dispatch {
             lane.running.is_some()
         });
         dropped
+    }
+
+    /// How many configurations were in force so far: the number of the one that is.
+    pub fn generation(&self) -> u64 {
+        self.lock().generation
     }
 
     /// A tick: follows the tracker's `overlap` when it is busy.
@@ -245,7 +256,8 @@ impl Lanes {
             return Start::Stopped;
         }
         while let Some((group, name)) = self.ready.next() {
-            if let Some(job) = self.lanes.get_mut(&name).and_then(|lane| lane.start(&group)) {
+            let generation = self.generation;
+            if let Some(job) = self.lanes.get_mut(&name).and_then(|lane| lane.start(&group, generation)) {
                 return Start::Job(job);
             }
             // The lane is gone, or was emptied, since it became ready.
@@ -260,11 +272,11 @@ impl Lane {
         Lane { work: None, gate: Gate::default(), next: None, running: None, backlog: VecDeque::new() }
     }
 
-    fn start(&mut self, group: &Group) -> Option<Job> {
+    fn start(&mut self, group: &Group, generation: u64) -> Option<Job> {
         let (Some(work), None) = (self.work.clone(), &self.running) else { return None };
         let due = self.next.take()?;
         self.running = Some(group.clone());
-        Some(Job { work, due })
+        Some(Job { work, due, generation })
     }
 
     fn group(&self, name: &Arc<str>) -> Group {

@@ -19,6 +19,7 @@ pub mod intake;
 mod lease;
 pub mod ledger;
 mod line;
+mod lost;
 mod opening;
 mod publish;
 pub mod pulse;
@@ -29,6 +30,7 @@ pub mod scheduler;
 mod services;
 pub mod signal;
 pub mod state;
+mod states;
 mod stop;
 pub mod supervisor;
 pub mod systemd;
@@ -37,7 +39,7 @@ pub mod worker;
 
 use crate::clock;
 use crate::config::{Config, Tracker};
-use crate::log::Lost;
+use crate::log::{Event, Lost};
 use crate::run::Outcome;
 use crate::status::{Phase, Status};
 pub use asks::Asker;
@@ -98,6 +100,8 @@ pub struct Setup {
     pub services: Vec<Service>,
     /// Takes another `log.level`, or says why not.
     pub set_level: Box<SetLevel>,
+    /// Opens log files anew: somebody may have moved them. Waits for nothing.
+    pub reopen_logs: Box<dyn Fn() + Send + Sync>,
     /// Log lines that did not arrive.
     pub lost_lines: Box<dyn Fn() -> Lost + Send + Sync>,
 }
@@ -141,7 +145,7 @@ struct Daemon {
     status: watch::Receiver<Arc<Status>>,
     watchdog: systemd::Watchdog,
     looks: u64,
-    told_lost: Lost,
+    told_lost: lost::Told,
 }
 
 /// Runs until a signal says stop. Returns the status at the end.
@@ -188,7 +192,7 @@ impl Daemon {
             status,
             watchdog: systemd::Watchdog::from_environment(),
             looks: 0,
-            told_lost: Lost::default(),
+            told_lost: lost::Told::default(),
             setup,
         };
         daemon.start_services(inbox, publish);
@@ -271,7 +275,8 @@ impl Daemon {
         systemd::status(&self.snapshot());
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"), config = %self.config.path.display(), trackers = self.config.trackers.len(),
-            workers = self.config.daemon.workers, caught_up, missed = opened.missed, "ready"
+            workers = self.config.daemon.workers, caught_up, missed = opened.missed,
+            config_generation = self.intake.dispatch.generation(), event = %Event::Ready, "ready"
         );
     }
 
@@ -279,15 +284,7 @@ impl Daemon {
         self.looks += 1;
         self.supervisor.replace_stuck()?;
         self.intake.reports.tell_sum();
-        let lost = (self.setup.lost_lines)();
-        if lost != self.told_lost {
-            tracing::warn!(
-                dropped_lines = lost.dropped_lines,
-                write_errors = lost.write_errors,
-                "log lines did not reach the files"
-            );
-            self.told_lost = lost;
-        }
+        self.tell_lost_lines();
         // This loop moves, or it would not be here: what is left to prove is that the scheduler does.
         self.watchdog.feed(self.scheduler.beats(), Instant::now());
         if self.status.has_changed().unwrap_or(false) {

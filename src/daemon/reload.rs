@@ -15,6 +15,7 @@ use crate::class::Class;
 use crate::clock;
 use crate::config::diff::{Diff, diff, kept_url};
 use crate::config::{self, Config, Tracker};
+use crate::log::Event;
 use crate::status::Reload;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -52,6 +53,8 @@ impl Daemon {
 
     /// Reloads, and tells the log, the status and systemd how it went.
     async fn reload(&mut self, by: &str) -> Reload {
+        // Whatever comes of it: who rotates files by their names reloads to have them opened anew.
+        (self.setup.reopen_logs)();
         // Before the start is over READY would be a lie, and whoever waits for it goes on too early.
         let is_up = self.state.is_up();
         if is_up {
@@ -59,18 +62,8 @@ impl Daemon {
         }
         let done = self.try_reload().await;
         match &done {
-            Ok(diff) => {
-                for (key, why) in &diff.restart {
-                    tracing::warn!(key, why, "this change needs a restart: the old value stays in force");
-                }
-                tracing::info!(by, changes = %diff, "configuration reloaded");
-            }
-            Err(Refused { faults, .. }) => {
-                for fault in faults {
-                    tracing::error!(fault, "configuration fault");
-                }
-                tracing::error!(by, faults = faults.len(), "reload refused: the old configuration stays in force");
-            }
+            Ok(diff) => self.tell_reloaded(by, diff),
+            Err(refused) => tell_refused(by, &refused.faults),
         }
         let outcome = outcome(done.map(|diff| diff.to_string()));
         self.state.reloaded(outcome.clone());
@@ -78,6 +71,14 @@ impl Daemon {
             systemd::ready();
         }
         outcome
+    }
+
+    fn tell_reloaded(&self, by: &str, diff: &Diff) {
+        for (key, why) in &diff.restart {
+            tracing::warn!(key, why, "this change needs a restart: the old value stays in force");
+        }
+        let (config_generation, event) = (self.intake.dispatch.generation(), Event::Reloaded);
+        tracing::info!(by, changes = %diff, config_generation, %event, "configuration reloaded");
     }
 
     /// Reads, checks and builds; changes nothing.
@@ -142,6 +143,14 @@ impl Refused {
     fn standing(faults: Vec<String>) -> Refused {
         Refused { class: Class::Standing, faults }
     }
+}
+
+fn tell_refused(by: &str, faults: &[String]) {
+    for fault in faults {
+        tracing::error!(fault, event = %Event::ConfigFault, "configuration fault");
+    }
+    let (count, event) = (faults.len(), Event::ReloadRefused);
+    tracing::error!(by, faults = count, %event, "reload refused: the old configuration stays in force");
 }
 
 fn outcome(done: Result<String, Refused>) -> Reload {

@@ -8,6 +8,7 @@
 
 use super::signal::{Asked, Signals};
 use super::{Daemon, LOOK, systemd};
+use crate::log::Event;
 use crate::status::{Phase, Status};
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,7 +29,7 @@ impl Daemon {
         self.supervisor.dismiss("scheduler");
         // What waited has no row: the next start finds these instants missed and follows `missed`.
         let waiting = self.intake.dispatch.stop().len();
-        tracing::info!(running = self.intake.dispatch.running(), waiting, "stopping");
+        tracing::info!(running = self.intake.dispatch.running(), waiting, event = %Event::Stopping, "stopping");
         self.drain(drain, signals).await;
         self.stop_recorder.cancel();
         if !self.supervisor.await_service("recorder", FLUSH).await {
@@ -48,6 +49,7 @@ impl Daemon {
             failed = status.totals.failed,
             rows_written = status.totals.rows_written,
             log_lines_lost = lost.dropped_lines + lost.write_errors,
+            event = %Event::Stopped,
             "stopped"
         );
         status

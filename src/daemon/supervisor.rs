@@ -12,6 +12,7 @@ use super::dispatch::Dispatch;
 use super::pulse::Pulse;
 use super::report::Reports;
 use super::worker::{self, Seat};
+use crate::log::Event;
 use futures_util::future::BoxFuture;
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
@@ -155,7 +156,9 @@ impl Supervisor {
             self.roles.remove(&task.id());
             // It ends at its next await. One that never awaits keeps its thread: no more can be done from here.
             task.abort();
-            self.reports.ended(sitting.cut_off(&self.reports.identity, sitting.stuck()));
+            let (tracker, scheduled_at, why) = (&*sitting.due.tracker, sitting.due.scheduled_at, sitting.stuck());
+            tracing::warn!(tracker, %scheduled_at, why, event = %Event::RunStuck, "run is stuck: given up");
+            self.reports.ended(sitting.cut_off(&self.reports.identity, why), Some(sitting.generation));
             self.dispatch.finish(&sitting.due.tracker);
             self.seats[place] = self.seat_worker(place);
         }
@@ -231,7 +234,7 @@ impl Supervisor {
     /// Reports the run of a worker that will not; false where it had none.
     fn lost(&self, place: usize, error: &str) -> bool {
         let Some(sitting) = self.seats[place].seat.rise() else { return false };
-        self.reports.ended(sitting.cut_off(&self.reports.identity, error.to_owned()));
+        self.reports.ended(sitting.cut_off(&self.reports.identity, error.to_owned()), Some(sitting.generation));
         self.dispatch.finish(&sitting.due.tracker);
         true
     }
@@ -251,13 +254,13 @@ impl Supervisor {
         posted.restarts.retain(|at| now.duration_since(*at) < window);
         posted.restarts.push_back(now);
         if posted.restarts.len() <= RESTARTS as usize {
-            tracing::error!(service, why, "service ended: started again");
+            tracing::warn!(service, why, restarts = posted.restarts.len(), event = %Event::ServiceReplaced, "service ended: started again");
             posted.pulse = Arc::default();
             posted.task = self.tasks.spawn((posted.service.make)(Arc::clone(&posted.pulse)));
             self.roles.insert(posted.task.id(), Role::Service(place));
             return Ok(());
         }
-        tracing::error!(service, why, "service ended too often: it stays down");
+        tracing::error!(service, why, event = %Event::ServiceDown, "service ended too often: it stays down");
         if posted.service.vital { Err(Spent { service, window }) } else { Ok(()) }
     }
 }

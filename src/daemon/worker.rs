@@ -28,6 +28,8 @@ pub struct Seat(Mutex<Option<Sitting>>);
 pub struct Sitting {
     pub due: Due,
     pub started_at: Timestamp,
+    /// Of the configuration that its work is of.
+    pub generation: u64,
     started: Instant,
     deadline: Duration,
 }
@@ -38,6 +40,7 @@ impl Seat {
         let sitting = Sitting {
             due: job.due.clone(),
             started_at: clock::now(),
+            generation: job.generation,
             started: Instant::now(),
             deadline: job.work.deadline(),
         };
@@ -78,7 +81,7 @@ pub async fn work(dispatch: Arc<Dispatch>, seat: Arc<Seat>, reports: Arc<Reports
     while let Some(job) = dispatch.take().await {
         seat.sit(&job);
         reports.moved();
-        let Job { work, due } = job;
+        let Job { work, due, generation } = job;
         let ended = work.run(due.scheduled_at, due.kind).await;
         if seat.rise().is_none() {
             // The supervisor gave the run up and seated another worker. The abort comes at the next await, which a
@@ -88,7 +91,7 @@ pub async fn work(dispatch: Arc<Dispatch>, seat: Arc<Seat>, reports: Arc<Reports
         // Nobody else would free the lane if the telling panicked: the run is off the seat.
         let _lane = Lane { dispatch: &dispatch, tracker: &due.tracker };
         match ended {
-            End::Ended(outcome) => reports.ended(outcome),
+            End::Ended(outcome) => reports.ended(outcome, Some(generation)),
             End::Kept => reports.kept(&due),
             End::Elsewhere => reports.elsewhere(&due),
         }

@@ -1,16 +1,16 @@
 //! Events → the journal's native protocol: a MESSAGE that says it all, and every value as a field of its own.
 //!
 //! tracing-journald sends the constant message only: `journalctl -u trackd` then says "run failed", not which and why.
-//! Here MESSAGE is the line a terminal would show, and MESSAGE_ID finds all entries with one constant message.
+//! Here MESSAGE is the line a terminal would show, and the field `event` of a call of trackd's own becomes MESSAGE_ID.
 //! Protocol: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>. Must not know: what is logged.
 
-use sha2::{Digest, Sha256};
+use super::event::Event as Named;
 use std::fmt::{Debug, Write as _};
 use std::io::{self, Write as _};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use tracing::field::{Field, Visit};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
@@ -50,7 +50,7 @@ impl Journal {
 
 impl<S: Subscriber> Layer<S> for Journal {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
-        let mut entry = Entry::default();
+        let mut entry = Entry { is_own: is_own(event.metadata()), ..Entry::default() };
         event.record(&mut entry);
         entry.close(event);
         if let Err(error) = self.send(&entry) {
@@ -66,6 +66,9 @@ struct Entry {
     /// The constant message, then the values.
     message: String,
     values: String,
+    /// A call of trackd's own: its `event` is one of ours.
+    is_own: bool,
+    event: Option<Named>,
     fields: Vec<(String, String)>,
 }
 
@@ -76,8 +79,10 @@ impl Entry {
             self.message = value;
             return;
         }
-        // The file and line of events that came through the crate `log`.
-        if !name.starts_with("log.") {
+        if name == "event" && self.is_own {
+            self.event = Named::of(&value);
+        } else if !name.starts_with("log.") {
+            // Those are the file and line of events that came through the crate `log`.
             let _ = write!(self.values, " {name}={value}");
         }
         self.fields.push((field_name(name), value));
@@ -96,8 +101,8 @@ impl Entry {
         add("PRIORITY", priority);
         add("SYSLOG_IDENTIFIER", "trackd");
         add("TARGET", meta.target());
-        if meta.target().starts_with("trackd") {
-            add("MESSAGE_ID", &message_id(&self.message));
+        if let Some(event) = self.event {
+            add("MESSAGE_ID", event.id());
         }
         if let (Some(file), Some(line)) = (meta.file(), meta.line()) {
             add("CODE_FILE", file);
@@ -133,23 +138,18 @@ impl Visit for Entry {
     }
 }
 
+fn is_own(meta: &Metadata<'_>) -> bool {
+    meta.target().starts_with("trackd")
+}
+
 /// journald drops fields whose names hold anything but capitals, digits and `_`, or begin with one of the latter two.
 fn field_name(name: &str) -> String {
     let good = |c: char| if c.is_ascii_alphanumeric() { c.to_ascii_uppercase() } else { '_' };
     name.chars().map(good).skip_while(|c| !c.is_ascii_uppercase()).collect()
 }
 
-/// The same for the same constant message, in every version of trackd.
-fn message_id(message: &str) -> String {
-    let digest = Sha256::digest(format!("trackd\0{message}"));
-    digest[..16].iter().fold(String::with_capacity(32), |mut text, byte| {
-        let _ = write!(text, "{byte:02x}");
-        text
-    })
-}
-
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
     use std::collections::HashMap;
     use tracing_subscriber::layer::SubscriberExt;
@@ -168,16 +168,32 @@ mod tests {
         fields
     }
 
+    /// The only entry that `log` makes.
     fn journaled(log: impl FnOnce()) -> HashMap<String, String> {
+        let [entry] = <[_; 1]>::try_from(entries(log)).expect("one entry");
+        entry
+    }
+
+    /// What a journald gets that listens at a socket of its own.
+    pub(crate) fn entries(log: impl FnOnce()) -> Vec<HashMap<String, String>> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let journald = UnixDatagram::bind(&path).unwrap();
+        // Beside it: only some datagrams wait in a socket. An empty one is sent at the opening, and another at the end.
+        let listener = std::thread::spawn(move || {
+            let mut bytes = vec![0; 1 << 20];
+            assert_eq!(journald.recv(&mut bytes).unwrap(), 0, "the test at the opening");
+            let received = std::iter::from_fn(|| {
+                Some(journald.recv(&mut bytes).unwrap())
+                    .filter(|length| *length > 0)
+                    .map(|length| decode(&bytes[..length]))
+            });
+            received.collect()
+        });
         let journal = Journal::open(&path).unwrap();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(journal), log);
-        let mut bytes = vec![0; 1 << 20];
-        assert_eq!(journald.recv(&mut bytes).unwrap(), 0, "the test at the opening");
-        let length = journald.recv(&mut bytes).unwrap();
-        decode(&bytes[..length])
+        UnixDatagram::unbound().unwrap().send_to(&[], &path).unwrap();
+        listener.join().unwrap()
     }
 
     #[test]
@@ -192,12 +208,18 @@ mod tests {
     }
 
     #[test]
-    fn entries_with_one_constant_message_are_found_by_their_id() {
-        let id = |tracker: &str| journaled(|| tracing::info!(tracker, "run succeeded")).remove("MESSAGE_ID").unwrap();
-        assert_eq!((id("a"), id("b").len()), (id("b"), 32));
-        // Somebody's filter may hold it: it stays.
-        assert_eq!(id("a"), message_id("run succeeded"));
-        assert_ne!(id("a"), message_id("run failed"));
+    fn an_event_is_found_by_its_id_and_is_not_in_the_line() {
+        let entry = journaled(|| tracing::info!(event = %Named::RunSucceeded, tracker = "a", "run succeeded"));
+        let field = |name: &str| entry.get(name).map(String::as_str);
+        assert_eq!(field("MESSAGE_ID"), Some(Named::RunSucceeded.id()));
+        assert_eq!((field("EVENT"), field("MESSAGE")), (Some("run-succeeded"), Some("run succeeded tracker=a")));
+    }
+
+    #[test]
+    fn an_entry_without_an_event_and_one_of_another_crate_have_no_id() {
+        assert_eq!(journaled(|| tracing::info!("a line")).get("MESSAGE_ID"), None);
+        let entry = journaled(|| tracing::info!(target: "hyper", event = "ready", "a line"));
+        assert_eq!((entry.get("MESSAGE_ID"), entry["MESSAGE"].as_str()), (None, "a line event=ready"));
     }
 
     #[test]

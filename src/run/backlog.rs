@@ -13,6 +13,7 @@ use super::plan::Shared;
 use super::{Error, Landing};
 use crate::class::Class;
 use crate::clock;
+use crate::log::Event;
 use crate::shape::History;
 use crate::source::Payload;
 use crate::spool::{Entry, Key, Loaded, Spool, Stats};
@@ -195,7 +196,7 @@ impl Backlog {
             Ok(Ok(Loaded::Entry(entry))) => entry,
             Ok(Ok(Loaded::Gone)) => return Next::Go,
             Ok(Ok(Loaded::SetAside(aside))) => {
-                tracing::error!(file = %aside.file.display(), reason = aside.reason, "spool: a payload is not whole");
+                tracing::error!(file = %aside.file.display(), reason = aside.reason, event = %Event::PayloadAside, "spool: a payload is not whole");
                 report(self.fails(key, &format!("its payload in the spool is not whole: {}", aside.reason)));
                 return Next::Go;
             }
@@ -270,7 +271,7 @@ impl Backlog {
         let spool = Arc::clone(&self.spool);
         let aside = spawn_blocking(move || spool.set_aside(&key, reason)).await;
         if let Ok(Some(aside)) = aside {
-            tracing::error!(file = %aside.file.display(), reason = aside.reason, "spool: a payload is set aside");
+            tracing::error!(file = %aside.file.display(), reason = aside.reason, event = %Event::PayloadAside, "spool: a payload is set aside");
         }
     }
 }

@@ -26,6 +26,8 @@ enum Kind {
     Timeout(Duration),
     /// No connection could be had.
     Unavailable(String),
+    /// The server takes no writes.
+    Standby,
     /// An earlier statement of this guard failed: nothing but a rollback is possible.
     Aborted,
     /// The connection was lost after COMMIT was sent: committed or not, only the ledger knows.
@@ -45,6 +47,10 @@ impl Error {
 
     pub(super) fn unavailable(operation: impl Into<String>, cause: impl Into<String>) -> Error {
         Error { operation: operation.into(), kind: Kind::Unavailable(cause.into()) }
+    }
+
+    pub(super) fn standby(operation: impl Into<String>) -> Error {
+        Error { operation: operation.into(), kind: Kind::Standby }
     }
 
     pub(super) fn aborted(operation: impl Into<String>) -> Error {
@@ -73,7 +79,9 @@ impl Error {
                 Some(code) => Class::of_sqlstate(code.code()),
                 None => driver_class(error),
             },
-            Kind::Timeout(_) | Kind::Unavailable(_) | Kind::Aborted | Kind::UnknownCommit(_) => Class::Retry,
+            Kind::Timeout(_) | Kind::Unavailable(_) | Kind::Standby | Kind::Aborted | Kind::UnknownCommit(_) => {
+                Class::Retry
+            }
             Kind::Refused { .. } => Class::Standing,
         }
     }
@@ -121,9 +129,14 @@ impl Error {
                 let code = db.code().code();
                 code.starts_with("08") || code.starts_with("57P") || code.starts_with("53") || code == "25006"
             }),
-            Kind::Timeout(_) | Kind::Unavailable(_) | Kind::UnknownCommit(_) => true,
+            Kind::Timeout(_) | Kind::Unavailable(_) | Kind::Standby | Kind::UnknownCommit(_) => true,
             Kind::Aborted | Kind::Refused { .. } => false,
         }
+    }
+
+    /// Whether what answered is a standby, where a server that takes writes is needed.
+    pub fn is_standby(&self) -> bool {
+        matches!(self.kind, Kind::Standby) || self.sqlstate() == Some("25006")
     }
 
     /// What to do about it.
@@ -208,6 +221,7 @@ impl fmt::Display for Error {
             Kind::Driver(error) => f.write_str(&flatten(error)),
             Kind::Timeout(after) => write!(f, "no answer within {after:?}"),
             Kind::Unavailable(cause) => f.write_str(cause),
+            Kind::Standby => f.write_str("the server is a read-only standby"),
             Kind::Aborted => f.write_str("the transaction is aborted by an earlier error"),
             Kind::UnknownCommit(cause) => write!(f, "the answer was lost ({cause})"),
             Kind::Refused { message, .. } => f.write_str(message),

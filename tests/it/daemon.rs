@@ -308,13 +308,41 @@ async fn logs_are_json_when_asked_and_also_files() {
     assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
     let lines: Vec<serde_json::Value> = daemon.log().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let run = lines.iter().find(|line| line["message"] == "run succeeded").unwrap();
-    assert_eq!((run["tracker"].as_str(), run["rows_written"].as_i64()), (Some("a"), Some(2)), "{run}");
+    assert_eq!((run["tracker"].as_str(), run["rows"].as_i64()), (Some("a"), Some(2)), "{run}");
+    let (event, generation) = (run["event"].as_str(), run["config_generation"].as_i64());
+    assert_eq!((event, generation), (Some("run-succeeded"), Some(1)), "{run}");
     let files: Vec<String> = std::fs::read_dir(home.path("logs"))
         .unwrap()
         .flatten()
         .map(|file| std::fs::read_to_string(file.path()).unwrap())
         .collect();
     assert!(files.len() == 1 && files[0].contains("\"stopped\""), "{files:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_file_that_was_moved_is_followed_by_a_new_one_at_a_reload_good_or_bad() {
+    let database = Server::shared().database().await;
+    let tracker = file_tracker("a", "1h");
+    let mut home = Home::new(&database, &tracker);
+    home.set("TRACKD_LOG__FILE", "{ dir = \"logs\", rotation = \"never\" }");
+    let mut daemon = home.run();
+    daemon.says("ready", 1).await;
+    let (file, read) = (home.path("logs/trackd.log"), |name: &str| std::fs::read_to_string(home.path(name)));
+    for (moved, configuration, told) in [
+        ("logs/trackd.log.1", "[[tracker]]\n".to_owned(), "reload refused"),
+        ("logs/trackd.log.2", tracker + "[vars]\nx = 1\n", "configuration reloaded"),
+    ] {
+        std::fs::rename(&file, home.path(moved)).unwrap();
+        home.configure(&configuration);
+        daemon.signal(Signal::HUP);
+        eventually("a new file", PATIENCE, async || read("logs/trackd.log").is_ok_and(|text| text.contains(told)))
+            .await;
+        assert!(!read(moved).unwrap().contains(told), "{moved}");
+    }
+    assert!(read("logs/trackd.log.1").unwrap().contains("ready"));
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    assert!(read("logs/trackd.log").unwrap().contains("stopped"));
 }
 
 /// What a service's manager was told, datagram by datagram.

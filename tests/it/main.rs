@@ -32,6 +32,7 @@ mod recorded;
 mod replay;
 mod rules;
 mod schedule;
+mod secrets;
 mod shape;
 mod source;
 mod spool;

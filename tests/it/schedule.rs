@@ -163,13 +163,14 @@ async fn every_instant_that_waits_for_its_jitter_is_recorded_when_its_tracker_is
     let home = Home::new(&database, &(kept.clone() + &with(file_tracker("gone", "100ms"), "jitter = \"1d\"")));
     home.put("kept.json", BODY);
     let mut daemon = home.run();
-    daemon.says("run succeeded", 2).await;
+    // The first may be caught up: an opening takes longer than an instant where the machine is busy.
+    daemon.says("run succeeded", 4).await;
     home.configure(&kept);
     daemon.signal(Signal::HUP);
     let client = database.client().await;
     let row =
         "SELECT count(*) FROM trackd.runs WHERE tracker = 'gone' AND status = 'skipped' AND error LIKE '%removed%'";
-    // In the time of two runs of the other one.
+    // At least in the time of two runs of the other one.
     at_least(&client, row, 2).await;
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());

@@ -109,6 +109,7 @@ async fn a_worker_that_panics_or_hangs_is_replaced_and_its_run_recorded_as_faile
         deliver: Arc::new(|_, _, _| async { Ok(()) }.boxed()),
         services: Vec::new(),
         set_level: Box::new(|_| Ok(())),
+        reopen_logs: Box::new(|| ()),
         lost_lines: Box::new(Lost::default),
     };
     let mut signals = Signals::install().unwrap();

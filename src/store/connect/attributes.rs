@@ -3,6 +3,7 @@
 //! Must not know: hosts, words, how a session is opened.
 
 use super::target::{Link, Opened};
+use crate::store::Error;
 use tokio_postgres::SimpleQueryMessage;
 
 /// `target_session_attrs`.
@@ -27,11 +28,11 @@ impl Attributes {
     ];
 
     /// What is told of a server that is of another kind.
-    pub(super) fn missed(self) -> String {
+    pub(super) fn missed(self, operation: String) -> Error {
         let asked = Attributes::NAMES.iter().find(|(_, value)| *value == self).map_or("", |(name, _)| *name);
         match self {
-            Attributes::ReadWrite => "the server is a read-only standby".to_owned(),
-            _ => format!("the server is not what target_session_attrs={asked} asks for"),
+            Attributes::ReadWrite => Error::standby(operation),
+            _ => Error::unavailable(operation, format!("the server is not what target_session_attrs={asked} asks for")),
         }
     }
 

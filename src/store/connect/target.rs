@@ -363,13 +363,13 @@ impl Failures {
     }
 
     fn unsuitable(&mut self, place: &Place, attributes: Attributes) {
-        let cause = attributes.missed();
-        self.add(Error::unavailable(format!("connect to {}", place.name), cause));
+        self.add(attributes.missed(format!("connect to {}", place.name)));
     }
 
     /// A server's own answer says more than a host that is away; the others are named with it.
     fn into_error(mut self) -> Error {
-        let telling = self.0.iter().position(|error| error.sqlstate().is_some()).unwrap_or(0);
+        let telling = self.0.iter().position(|error| error.sqlstate().is_some());
+        let telling = telling.or_else(|| self.0.iter().position(Error::is_standby)).unwrap_or(0);
         if self.0.is_empty() {
             return Error::unavailable("connect to the database", "there is no host");
         }

@@ -9,6 +9,7 @@ use super::breaker::{Breaker, Connecting};
 use super::events::{End, Events, Seen};
 use super::options::PoolOptions;
 use super::statistics::Counters;
+use crate::log::Event;
 use crate::store::Error;
 use crate::store::connect::{Link, Opened};
 use bb8::ManageConnection;
@@ -209,7 +210,10 @@ impl Manager {
         };
         match timeout(self.options.ping_timeout, asking).await {
             Ok(Ok(true)) => Ok(()),
-            Ok(Ok(false)) => Err(Error::unavailable("ping", "the server is a read-only standby")),
+            Ok(Ok(false)) => {
+                tracing::warn!(target: "trackd::store", event = %Event::StandbyMet, "a server takes no writes any more: it is a standby");
+                Err(Error::standby("ping"))
+            }
             Ok(Err(error)) => Err(Error::driver("ping", error)),
             Err(_) => {
                 // What swallowed this answer will swallow the others': one wait is enough.
@@ -255,7 +259,8 @@ impl ManageConnection for Manager {
                 let known = self.breaker.cause().is_some_and(|cause| cause.to_string() == error.to_string());
                 if !known {
                     // Each new cause once: it is tried again several times a second.
-                    tracing::warn!(target: "trackd::store", error = %error, hint = error.hint(), "connection failed");
+                    let event = error.is_standby().then(|| tracing::field::display(Event::StandbyMet));
+                    tracing::warn!(target: "trackd::store", error = %error, hint = error.hint(), event, "connection failed");
                 }
                 self.breaker.failed(connecting, error, Instant::now(), fastrand::f64());
                 Err(Unfit)
