@@ -223,7 +223,7 @@ impl Daemon {
                     open = true;
                 }
                 () = away.notified(), if self.begun.is_none() => {
-                    self.begin_at(clock::now());
+                    self.begin_degraded(clock::now());
                     opening.set(self.opening().open());
                 }
                 watched = self.supervisor.watch() => watched?,
@@ -244,29 +244,31 @@ impl Daemon {
         }
     }
 
-    /// Instants after this one run.
-    fn begin_at(&mut self, at: Timestamp) {
-        self.scheduler.begin(&self.config.trackers, at);
+    /// Instants after this one run, whatever was before.
+    fn begin_degraded(&mut self, at: Timestamp) {
+        self.scheduler.begin(self.config.trackers.iter().map(|tracker| (tracker, at)));
         self.begun = Some(at);
     }
 
     /// The ledger is open and whole: sets the timers, runs what is to be caught up, and says so.
-    fn begin(&mut self, opened: Opened) {
+    fn begin(&mut self, mut opened: Opened) {
         self.setup.ledger.whole();
         self.departed = None;
         let mut caught_up = 0;
-        for past in opened.pasts {
+        for past in &mut opened.pasts {
             if let Some(since) = past.since {
                 self.state.followed(&past.tracker.name, since);
             }
-            if let Some((run, success)) = past.last {
+            if let Some((run, success)) = past.last.take() {
                 self.state.remember(run, success);
             }
             self.intake.catch_up(&past.tracker.name, &past.runs);
             caught_up += past.runs.len();
         }
         if self.begun.is_none() {
-            self.begin_at(opened.at);
+            let followed = opened.pasts.iter().filter(|past| self.works.contains_key(&past.tracker.name));
+            self.scheduler.begin(followed.map(|past| (&past.tracker, past.begins)));
+            self.begun = Some(opened.at);
         }
         self.state.phase(Phase::Running);
         // A daemon that is started often may never be there at its hour.

@@ -17,6 +17,7 @@ use super::work::Due;
 use crate::class::Class;
 use crate::clock;
 use crate::config::Tracker;
+use crate::schedule::jitter::jitter;
 use crate::schedule::missed::{Span, catch_up, share};
 use crate::status::{Kind, Phase, Run};
 use jiff::{SignedDuration, Timestamp};
@@ -60,6 +61,8 @@ pub(super) struct Past {
     dealt_until: Option<Timestamp>,
     /// Later ones that are dealt with, upwards.
     recorded: Vec<Timestamp>,
+    /// Instants after this one are left to its timer.
+    pub(super) begins: Timestamp,
 }
 
 /// What an opening needs.
@@ -133,18 +136,21 @@ impl Opening {
         let mut memories = self.ledger.recall(names, self.begun).await?;
         let past = |tracker: &Arc<Tracker>| {
             let Memory { dealt_until, recorded, since, last } = memories.remove(&tracker.name).unwrap_or_default();
-            Past { tracker: Arc::clone(tracker), last, since, runs: Vec::new(), dealt_until, recorded }
+            let (tracker, begins) = (Arc::clone(tracker), self.since);
+            Past { tracker, last, since, runs: Vec::new(), dealt_until, recorded, begins }
         };
         let pasts = self.trackers.iter().map(past).collect();
         Ok(Opened { at: Timestamp::MIN, pasts, missed: 0, uncounted: 0 })
     }
 
-    /// Makes the ledger whole up to `now`. Done again later, it deals with what passed since, and with nothing older.
+    /// Makes the ledger whole up to `now`, but for what waits for its jitter then. Done again later, it deals with what passed since, and with nothing older.
     async fn square(&self, opened: &mut Opened, now: Timestamp) -> Result<(), Unusable> {
         let most_listed = share(self.trackers.len());
         let mut rows = Vec::new();
         for past in &mut opened.pasts {
+            past.begins = self.begun.unwrap_or_else(|| past.due_until(now));
             if let Some(last) = past.dealt_until {
+                let now = past.begins;
                 let span = Span { last, now, recorded: &past.recorded, most_listed };
                 let dealt = catch_up(&past.tracker.schedule, &past.tracker.missed, &span);
                 rows.extend(self.intake.missed(&past.tracker, dealt.missed));
@@ -188,6 +194,13 @@ impl Opening {
 }
 
 impl Past {
+    /// The last instant that is over at `now`: later ones wait for their jitter, or are yet to come.
+    fn due_until(&self, now: Timestamp) -> Timestamp {
+        let jitter = SignedDuration::try_from(jitter(&self.tracker.name, self.tracker.jitter)).unwrap_or_default();
+        let followed = self.dealt_until.max(self.since).unwrap_or(now);
+        now.checked_sub(jitter).unwrap_or(now).max(followed).min(now)
+    }
+
     /// Everything up to `now` has its row, or is to run and may still be displaced by later instants.
     fn dealt_with(&mut self, runs: Vec<Timestamp>, now: Timestamp) {
         let whole = runs.first().map_or(now, |first| first.checked_sub(JUST_BEFORE).unwrap_or(*first));
@@ -205,6 +218,7 @@ mod tests {
     use crate::daemon::recorder;
     use crate::daemon::report::Reports;
     use crate::daemon::work::Identity;
+    use crate::schedule::jitter::jitter;
     use crate::schedule::missed::MOST_LISTED;
     use crate::status::Pool;
     use futures_util::FutureExt;
@@ -246,9 +260,9 @@ mod tests {
         }
     }
 
-    fn opening(missed: &str) -> (Opening, Arc<Kept>) {
+    fn opening(keys: &str) -> (Opening, Arc<Kept>) {
         let text = format!(
-            "[[tracker]]\nname = \"a\"\nevery = \"1s\"\nmissed = \"{missed}\"\nmissed_limit = 3\nfile = {{ path = \"x\" }}\n\
+            "[[tracker]]\nname = \"a\"\nevery = \"1s\"\n{keys}\nmissed_limit = 3\nfile = {{ path = \"x\" }}\n\
              [[tracker.table]]\nname = \"a\"\nhistory = \"snapshot\"\nrows = \".\"\ncolumns = {{ v = \"text\" }}\n"
         );
         let none = Environment::new(Vec::<(String, String)>::new(), false);
@@ -279,7 +293,7 @@ mod tests {
             ("once", vec![100_000], vec![100_007]),
             ("all", vec![99_998, 99_999, 100_000], vec![100_005, 100_006, 100_007]),
         ] {
-            let (opening, ledger) = opening(missed);
+            let (opening, ledger) = opening(&format!("missed = \"{missed}\""));
             let mut opened = opening.recall().await.unwrap();
             opening.square(&mut opened, second(100_000)).await.unwrap();
             let runs = |opened: &Opened| opened.pasts[0].runs.iter().map(|at| at.as_second()).collect::<Vec<_>>();
@@ -294,8 +308,19 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn an_instant_that_waits_for_its_jitter_is_left_to_its_timer() {
+        let (opening, ledger) = opening("missed = \"skip\"\njitter = \"1h\"");
+        let delay = SignedDuration::try_from(jitter("a", Duration::from_secs(3600))).unwrap();
+        let mut opened = opening.recall().await.unwrap();
+        let now = Timestamp::UNIX_EPOCH + delay + SignedDuration::from_secs(7);
+        opening.square(&mut opened, now).await.unwrap();
+        assert_eq!(*ledger.0.lock().unwrap(), (1..=7).collect::<Vec<_>>());
+        assert_eq!(opened.pasts[0].begins, now - delay);
+    }
+
+    #[tokio::test]
     async fn what_is_to_be_caught_up_is_reserved_before_anything_runs() {
-        let (opening, ledger) = opening("all");
+        let (opening, ledger) = opening("missed = \"all\"");
         let opened = opening.try_open().await.unwrap();
         let reserved: Vec<Timestamp> = ledger.1.lock().unwrap().iter().map(|due| due.scheduled_at).collect();
         assert_eq!((reserved.len(), reserved), (3, opened.pasts[0].runs.clone()));

@@ -72,10 +72,10 @@ impl Scheduler {
         Arc::clone(&self.chores)
     }
 
-    /// Sets the timers of all trackers: their first instants are after `now`.
-    pub fn begin(&self, trackers: &[Arc<Tracker>], now: Timestamp) {
+    /// Sets the timers of trackers: the first instant of each is after its time.
+    pub fn begin<'a>(&self, trackers: impl Iterator<Item = (&'a Arc<Tracker>, Timestamp)>) {
         let mut book = self.book();
-        trackers.iter().for_each(|tracker| drop(book.enter(tracker, now)));
+        trackers.for_each(|(tracker, after)| drop(book.enter(tracker, after)));
         drop(book);
         self.changed.notify_one();
     }

@@ -1,6 +1,6 @@
 //! Behaviour of `trackd backup` and `trackd restore`: all of it comes back, and nothing half is left anywhere.
 
-use crate::support::daemon::{Home, PATIENCE, file_tracker, stderr, stdout};
+use crate::support::daemon::{Home, PATIENCE, RARELY, file_tracker, stderr, stdout};
 use crate::support::postgres::{Database, Server, eventually};
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
@@ -22,7 +22,7 @@ fn filled(database: &str) -> Home {
 }
 
 fn trackers() -> String {
-    file_tracker("a", "1h") + &file_tracker("b", "1h").replace("snapshot", "change")
+    file_tracker("a", RARELY) + &file_tracker("b", RARELY).replace("snapshot", "change")
 }
 
 /// The same trackers on another database.

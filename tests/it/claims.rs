@@ -277,10 +277,13 @@ async fn a_daemon_that_is_stopped_in_a_run_and_goes_on_after_its_lease_lands_not
     let database = Server::shared().database().await;
     // The first answer comes after its asker was replaced.
     let slow = Faulty::start(vec![Answer::Silence, Answer::ok(BODY)]).await;
-    let tracker = file_tracker("a", "1h").replace(
-        "file = { path = \"a.json\" }",
-        &format!("timeout = \"5m\"\nhttp = {{ url = \"{}\" }}", slow.url("/")),
-    );
+    // Once an hour, half an hour from now.
+    let minute = (jiff::Timestamp::now().as_second() / 60 + 30) % 60;
+    let tracker =
+        file_tracker("a", "1h").replace("every = \"1h\"", &format!("schedule = \"{minute} * * * *\"")).replace(
+            "file = { path = \"a.json\" }",
+            &format!("timeout = \"5m\"\nhttp = {{ url = \"{}\" }}", slow.url("/")),
+        );
     let home = Home::new(&database, &tracker);
     let other = Home::new(&database, &tracker);
     let client = database.client().await;

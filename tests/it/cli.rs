@@ -1,6 +1,6 @@
 //! Behaviour of the commands: exit codes, outputs, and what a fault of each kind leaves behind.
 
-use crate::support::daemon::{Home, file_tracker, stderr, stdout};
+use crate::support::daemon::{Home, RARELY, file_tracker, stderr, stdout};
 use crate::support::faulty::{Answer, Faulty, head};
 use crate::support::postgres::Server;
 
@@ -45,7 +45,7 @@ fn a_bad_configuration_exits_78_with_every_fault() {
 
 #[test]
 fn a_database_that_is_away_exits_69() {
-    let home = Home::with("postgres://nobody@%2Fnonexistent/x", &file_tracker("a", "1h"));
+    let home = Home::with("postgres://nobody@%2Fnonexistent/x", &file_tracker("a", RARELY));
     let output = home.trackd(&["migrate"]);
     assert_eq!(output.status.code(), Some(69), "{}", stderr(&output));
 }
@@ -53,7 +53,7 @@ fn a_database_that_is_away_exits_69() {
 #[tokio::test(flavor = "multi_thread")]
 async fn check_says_what_would_be_created_and_creates_nothing() {
     let database = Server::shared().database().await;
-    let home = Home::new(&database, &file_tracker("a", "1h"));
+    let home = Home::new(&database, &file_tracker("a", RARELY));
     let output = home.trackd(&["check"]);
     assert!(output.status.success() && stdout(&output).contains("would create table a"), "{output:?}");
     let tables: i64 = database
@@ -69,19 +69,19 @@ async fn check_says_what_would_be_created_and_creates_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn runs_of_a_name_that_nothing_has_are_asked_for_by_mistake() {
     let database = Server::shared().database().await;
-    let home = Home::new(&database, &file_tracker("a", "1h"));
+    let home = Home::new(&database, &file_tracker("a", RARELY));
     home.put("a.json", BODY);
     assert!(home.trackd(&["once", "a"]).status.success());
     assert_eq!(home.trackd(&["runs", "b"]).status.code(), Some(64));
     assert_eq!(stdout(&home.trackd(&["runs", "a"])).lines().count(), 2);
-    home.configure(&file_tracker("b", "1h"));
+    home.configure(&file_tracker("b", RARELY));
     assert_eq!(stdout(&home.trackd(&["runs", "a"])).lines().count(), 2, "its runs stay");
     assert_eq!(home.trackd(&["runs", "b"]).status.code(), Some(0), "it has not run yet");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_dry_run_prints_rows_and_touches_no_database() {
-    let home = Home::with("postgres://nobody@%2Fnonexistent/x", &file_tracker("a", "1h"));
+    let home = Home::with("postgres://nobody@%2Fnonexistent/x", &file_tracker("a", RARELY));
     home.put("a.json", BODY);
     let output = home.trackd(&["once", "a", "--dry-run", "--json"]);
     assert_eq!(
@@ -100,7 +100,7 @@ async fn a_table_that_cannot_be_made_to_fit_is_refused_with_the_statement() {
         .batch_execute("CREATE TABLE a (k text, v date, taken_at timestamptz, run_id uuid, PRIMARY KEY (k, taken_at))")
         .await
         .unwrap();
-    let home = Home::new(&database, &file_tracker("a", "1h"));
+    let home = Home::new(&database, &file_tracker("a", RARELY));
     home.put("a.json", BODY);
     let output = home.trackd(&["check"]);
     assert_eq!(output.status.code(), Some(78));
@@ -115,11 +115,11 @@ async fn a_table_that_cannot_be_made_to_fit_is_refused_with_the_statement() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_grow_with_the_configuration_and_columns_widen() {
     let database = Server::shared().database().await;
-    let home = Home::new(&database, &file_tracker("a", "1h"));
+    let home = Home::new(&database, &file_tracker("a", RARELY));
     home.put("a.json", r#"{"rows":[{"k":"a","v":1,"w":"x"}]}"#);
     assert!(home.trackd(&["once", "a"]).status.success());
     home.configure(
-        &file_tracker("a", "1h").replace("v = \"integer\"", "v = \"bigint\", w = { type = \"text\", index = true }"),
+        &file_tracker("a", RARELY).replace("v = \"integer\"", "v = \"bigint\", w = { type = \"text\", index = true }"),
     );
     home.put("a.json", r#"{"rows":[{"k":"a","v":236046654097081,"w":"x"}]}"#);
     let output = home.trackd(&["once", "a"]);
@@ -142,17 +142,17 @@ async fn a_fault_of_each_kind_is_told_and_harms_nobody() {
         ("broken", Answer::ok(r#"{"rows":[{"k":"a","v":1},"#), "standing", "JSON"),
     ];
     let database = Server::shared().database().await;
-    let mut trackers = file_tracker("well", "1h");
+    let mut trackers = file_tracker("well", RARELY);
     let mut servers = Vec::new();
     for (name, answer, ..) in &faults {
         let server = Faulty::start([answer.clone()]).await;
-        trackers += &file_tracker(name, "1h").replace(
+        trackers += &file_tracker(name, RARELY).replace(
             &format!("file = {{ path = \"{name}.json\" }}"),
             &format!("http = {{ url = \"{}\", max_body = \"1MiB\" }}", server.url("/")),
         );
         servers.push(server);
     }
-    trackers += &file_tracker("refused", "1h")
+    trackers += &file_tracker("refused", RARELY)
         .replace("file = { path = \"refused.json\" }", "http = { url = \"http://127.0.0.1:9/\" }");
     let home = Home::new(&database, &trackers);
     home.put("well.json", BODY);
@@ -192,7 +192,8 @@ async fn a_fault_of_each_kind_is_told_and_harms_nobody() {
 #[tokio::test(flavor = "multi_thread")]
 async fn bad_rows_are_set_aside_with_a_reason_and_the_good_ones_land() {
     let database = Server::shared().database().await;
-    let tracker = file_tracker("a", "1h").replace("v = \"integer\"", "v = { type = \"integer\", check = \"v < 10\" }");
+    let tracker =
+        file_tracker("a", RARELY).replace("v = \"integer\"", "v = { type = \"integer\", check = \"v < 10\" }");
     let home = Home::new(&database, &tracker);
     home.put("a.json", r#"{"rows":[{"k":"a","v":1},{"k":null,"v":1},{"k":"b","v":"x"},{"k":"c","v":11},{"k":"a","v":2},{"k":"d","v":2}]}"#);
     assert!(home.trackd(&["once", "a"]).status.success());
@@ -208,7 +209,7 @@ async fn bad_rows_are_set_aside_with_a_reason_and_the_good_ones_land() {
     let run = client.query_one("SELECT rows_read, rows_written, rows_rejected FROM trackd.runs", &[]).await.unwrap();
     assert_eq!((run.get::<_, i64>(0), run.get::<_, i64>(1), run.get::<_, i64>(2)), (6, 2, 4));
 
-    home.configure(&tracker.replace("every = \"1h\"", "every = \"1h\"\non_bad_row = \"fail\""));
+    home.configure(&tracker.replace("file = ", "on_bad_row = \"fail\"\nfile = "));
     let output = home.trackd(&["once", "a"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(

@@ -1,6 +1,6 @@
 //! Behaviour of the control socket: a real daemon, asked by `trackd reload` and by strangers.
 
-use crate::support::daemon::{Daemon, Home, PATIENCE, file_tracker, stderr, stdout};
+use crate::support::daemon::{Daemon, Home, PATIENCE, RARELY, file_tracker, stderr, stdout};
 use crate::support::postgres::{Server, eventually};
 use rustix::process::Signal;
 use std::io::{Read, Write};
@@ -22,10 +22,10 @@ async fn ready(home: &Home) -> Daemon {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_reload_that_is_asked_for_is_over_when_it_is_answered() {
     let database = Server::shared().database().await;
-    let home = Home::new(&database, &file_tracker("a", "1h"));
+    let home = Home::new(&database, &file_tracker("a", RARELY));
     home.put("a.json", BODY);
     let daemon = ready(&home).await;
-    home.configure(&(file_tracker("a", "1h") + &file_tracker("b", "1h")));
+    home.configure(&(file_tracker("a", RARELY) + &file_tracker("b", RARELY)));
     let output = home.trackd(&["reload"]);
     assert_eq!(stdout(&output), "added 1 (b), changed 0, removed 0\n", "{}", stderr(&output));
     assert_eq!(output.status.code(), Some(0));
@@ -37,7 +37,7 @@ async fn a_reload_that_is_asked_for_is_over_when_it_is_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_bad_file_is_refused_with_every_fault_and_changes_nothing() {
     let database = Server::shared().database().await;
-    let home = Home::new(&database, &file_tracker("a", "1h"));
+    let home = Home::new(&database, &file_tracker("a", RARELY));
     home.put("a.json", BODY);
     let mut daemon = ready(&home).await;
     home.configure(BROKEN);
@@ -52,7 +52,7 @@ async fn a_bad_file_is_refused_with_every_fault_and_changes_nothing() {
     home.put("config.toml", configured.replace("[log]", "[log"));
     let output = home.trackd(&["reload"]);
     assert_eq!(output.status.code(), Some(78), "{}", stderr(&output));
-    home.configure(&file_tracker("a", "1h"));
+    home.configure(&file_tracker("a", RARELY));
     assert_eq!(home.trackd(&["reload"]).status.code(), Some(0));
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ends().await, Some(0));
@@ -61,7 +61,7 @@ async fn a_bad_file_is_refused_with_every_fault_and_changes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_that_is_away_is_no_fault_of_the_file() {
     let database = Server::shared().database().await;
-    let home = Home::new(&database, &file_tracker("a", "1h"));
+    let home = Home::new(&database, &file_tracker("a", RARELY));
     home.put("a.json", BODY);
     let _daemon = ready(&home).await;
     let configured = std::fs::read_to_string(home.path("config.toml")).unwrap();
@@ -73,11 +73,11 @@ async fn a_database_that_is_away_is_no_fault_of_the_file() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_without_a_database_reloads() {
-    let home = Home::with("postgres://nobody@%2Fnonexistent/d", &file_tracker("a", "1h"));
+    let home = Home::with("postgres://nobody@%2Fnonexistent/d", &file_tracker("a", RARELY));
     home.put("a.json", BODY);
     let mut daemon = home.run();
     daemon.says("nonexistent", 1).await;
-    home.configure(&(file_tracker("a", "1h") + &file_tracker("b", "1h")));
+    home.configure(&(file_tracker("a", RARELY) + &file_tracker("b", RARELY)));
     let output = home.trackd(&["reload"]);
     assert_eq!(stdout(&output), "added 1 (b), changed 0, removed 0\n", "{}", stderr(&output));
 }
@@ -85,7 +85,7 @@ async fn a_daemon_without_a_database_reloads() {
 #[tokio::test(flavor = "multi_thread")]
 async fn without_a_daemon_there_is_nobody_to_ask_and_a_killed_ones_socket_is_replaced() {
     let database = Server::shared().database().await;
-    let home = Home::new(&database, &file_tracker("a", "1h"));
+    let home = Home::new(&database, &file_tracker("a", RARELY));
     home.put("a.json", BODY);
     let socket = home.path("state/trackd.sock");
     let output = home.trackd(&["reload"]);
@@ -105,7 +105,7 @@ async fn without_a_daemon_there_is_nobody_to_ask_and_a_killed_ones_socket_is_rep
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_stands_still_is_waited_for_but_not_for_ever() {
     let database = Server::shared().database().await;
-    let home = Home::new(&database, &file_tracker("a", "1h"));
+    let home = Home::new(&database, &file_tracker("a", RARELY));
     home.put("a.json", BODY);
     let daemon = ready(&home).await;
     daemon.signal(Signal::STOP);
@@ -121,13 +121,13 @@ async fn a_daemon_that_stands_still_is_waited_for_but_not_for_ever() {
 #[tokio::test(flavor = "multi_thread")]
 async fn many_who_ask_at_once_and_a_hangup_are_all_answered() {
     let database = Server::shared().database().await;
-    let home = Home::new(&database, &file_tracker("a", "1h"));
+    let home = Home::new(&database, &file_tracker("a", RARELY));
     home.put("a.json", BODY);
     let daemon = ready(&home).await;
     daemon.signal(Signal::STOP);
     let ask = |_| home.command(&["reload"]).stdout(Stdio::piped()).spawn().unwrap();
     let asked: Vec<_> = (0..20).map(ask).collect();
-    home.configure(&(file_tracker("a", "1h") + &file_tracker("b", "1h")));
+    home.configure(&(file_tracker("a", RARELY) + &file_tracker("b", RARELY)));
     daemon.signal(Signal::HUP);
     daemon.signal(Signal::CONT);
     let told: Vec<String> = asked.into_iter().map(|child| stdout(&child.wait_with_output().unwrap())).collect();
@@ -141,7 +141,7 @@ async fn many_who_ask_at_once_and_a_hangup_are_all_answered() {
 async fn a_second_daemon_at_the_same_socket_is_refused() {
     let (first, second) = (Server::shared().database().await, Server::shared().database().await);
     let (mut one, mut other) =
-        (Home::new(&first, &file_tracker("a", "1h")), Home::new(&second, &file_tracker("a", "1h")));
+        (Home::new(&first, &file_tracker("a", RARELY)), Home::new(&second, &file_tracker("a", RARELY)));
     let run = one.path("run").display().to_string();
     one.set("RUNTIME_DIRECTORY", &run);
     other.set("RUNTIME_DIRECTORY", &run);
@@ -156,7 +156,7 @@ async fn a_second_daemon_at_the_same_socket_is_refused() {
 async fn a_daemon_of_another_configuration_is_not_asked() {
     let (first, second) = (Server::shared().database().await, Server::shared().database().await);
     let (mut one, mut other) =
-        (Home::new(&first, &file_tracker("a", "1h")), Home::new(&second, &file_tracker("a", "1h")));
+        (Home::new(&first, &file_tracker("a", RARELY)), Home::new(&second, &file_tracker("a", RARELY)));
     let run = one.path("").display().to_string();
     one.set("XDG_RUNTIME_DIR", &run);
     other.set("XDG_RUNTIME_DIR", &run);
@@ -194,7 +194,7 @@ async fn a_stranger_is_kept_out_by_the_mode_and_where_that_was_opened_by_the_dae
         return;
     }
     let database = Server::shared().database().await;
-    let mut home = Home::new(&database, &file_tracker("a", "1h"));
+    let mut home = Home::new(&database, &file_tracker("a", RARELY));
     std::fs::create_dir(home.path("run")).unwrap();
     std::fs::set_permissions(home.path("run"), std::fs::Permissions::from_mode(0o755)).unwrap();
     home.set("RUNTIME_DIRECTORY", &home.path("run").display().to_string());
@@ -213,7 +213,7 @@ async fn a_stranger_is_kept_out_by_the_mode_and_where_that_was_opened_by_the_dae
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_can_be_changed_over_tcp() {
     let database = Server::shared().database().await;
-    let home = Home::new(&database, &file_tracker("a", "1h"));
+    let home = Home::new(&database, &file_tracker("a", RARELY));
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
     let configured = std::fs::read_to_string(home.path("config.toml")).unwrap();
     home.put("config.toml", configured.replace("listen = \"\"", &format!("listen = \"{port}\"")));
@@ -232,7 +232,7 @@ async fn nothing_can_be_changed_over_tcp() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_cannot_have_a_socket_runs_without() {
     let database = Server::shared().database().await;
-    let mut home = Home::new(&database, &file_tracker("a", "1h"));
+    let mut home = Home::new(&database, &file_tracker("a", RARELY));
     home.put("a-file", "");
     home.set("RUNTIME_DIRECTORY", &home.path("a-file").display().to_string());
     let mut daemon = ready(&home).await;
@@ -243,7 +243,7 @@ async fn a_daemon_that_cannot_have_a_socket_runs_without() {
 
 #[test]
 fn a_socket_that_answers_nonsense_is_no_daemon() {
-    let mut home = Home::with("postgres://nobody@%2Fnonexistent/d", &file_tracker("a", "1h"));
+    let mut home = Home::with("postgres://nobody@%2Fnonexistent/d", &file_tracker("a", RARELY));
     home.set("RUNTIME_DIRECTORY", &home.path("").display().to_string());
     let listener = UnixListener::bind(home.path("trackd.sock")).unwrap();
     let answers = std::thread::spawn(move || {
@@ -292,11 +292,11 @@ async fn status_and_runs_are_the_daemons_while_it_runs_and_the_ledgers_after() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_check_against_the_running_daemon_says_what_a_reload_would_change_and_changes_nothing() {
     let database = Server::shared().database().await;
-    let home = Home::new(&database, &(file_tracker("a", "1h") + &file_tracker("b", "1h")));
+    let home = Home::new(&database, &(file_tracker("a", RARELY) + &file_tracker("b", RARELY)));
     home.put("a.json", BODY);
     home.put("b.json", BODY);
     let daemon = ready(&home).await;
-    home.configure(&(file_tracker("a", "2h") + &file_tracker("c", "1h")));
+    home.configure(&(file_tracker("a", "2h") + &file_tracker("c", RARELY)));
     let configured = std::fs::read_to_string(home.path("config.toml")).unwrap();
     home.put("config.toml", configured.replace("drain = \"10s\"", "drain = \"11s\"\nworkers = 3"));
     let check = ["check", "--against-running"];

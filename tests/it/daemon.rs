@@ -1,6 +1,6 @@
 //! Behaviour of `trackd run`, as a process: schedule, reload, stop, kill.
 
-use crate::support::daemon::{Home, PATIENCE, file_tracker};
+use crate::support::daemon::{Home, PATIENCE, RARELY, file_tracker};
 use crate::support::postgres::{Server, at_least, connect, count, eventually, put};
 use rustix::process::Signal;
 use tokio_postgres::Client;
@@ -322,7 +322,7 @@ async fn logs_are_json_when_asked_and_also_files() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_log_file_that_was_moved_is_followed_by_a_new_one_at_a_reload_good_or_bad() {
     let database = Server::shared().database().await;
-    let tracker = file_tracker("a", "1h");
+    let tracker = file_tracker("a", RARELY);
     let mut home = Home::new(&database, &tracker);
     home.set("TRACKD_LOG__FILE", "{ dir = \"logs\", rotation = \"never\" }");
     let mut daemon = home.run();

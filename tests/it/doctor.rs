@@ -1,6 +1,6 @@
 //! Behaviour of `trackd doctor`: what it finds, and the exit code that says so.
 
-use crate::support::daemon::{Home, file_tracker, stderr, stdout};
+use crate::support::daemon::{Home, RARELY, file_tracker, stderr, stdout};
 use crate::support::postgres::{Database, Server, free_port, put, set};
 use std::process::Output;
 
@@ -21,7 +21,7 @@ fn as_role(database: &Database, role: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_database_in_order_has_nothing_to_do_and_nothing_is_changed() {
     let database = Server::shared().database().await;
-    let home = Home::new(&database, &file_tracker("a", "1h"));
+    let home = Home::new(&database, &file_tracker("a", RARELY));
     let output = home.trackd(&["doctor"]);
     assert!(output.status.success() && stderr(&output).is_empty(), "{output:?}");
     let text = stdout(&output);
@@ -51,7 +51,7 @@ async fn privileges_that_lack_are_named_with_the_statement_that_grants_them() {
         .batch_execute(&format!("CREATE ROLE {role} LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
         .await
         .unwrap();
-    let home = Home::with(&as_role(&database, &role), &file_tracker("a", "1h"));
+    let home = Home::with(&as_role(&database, &role), &file_tracker("a", RARELY));
     let output = home.trackd(&["doctor"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     for line in [
@@ -78,7 +78,7 @@ async fn privileges_that_lack_are_named_with_the_statement_that_grants_them() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_schema_of_a_newer_trackd_is_a_failed_check() {
     let database = Server::shared().database().await;
-    let home = Home::new(&database, &file_tracker("a", "1h"));
+    let home = Home::new(&database, &file_tracker("a", RARELY));
     assert!(home.trackd(&["migrate"]).status.success());
     let newer =
         "INSERT INTO trackd.schema_history SELECT 99, 'later', applied_on, checksum FROM trackd.schema_history LIMIT 1";
@@ -94,7 +94,7 @@ async fn a_standby_is_examined_and_refused() {
     let primary = Server::own();
     let standby = primary.standby();
     let url = format!("host={} user=postgres dbname=postgres", standby.dir().display());
-    let output = Home::with(&url, &file_tracker("a", "1h")).trackd(&["doctor", "--json"]);
+    let output = Home::with(&url, &file_tracker("a", RARELY)).trackd(&["doctor", "--json"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     let (outcome, text) = found(&output, "recovery");
     assert!(outcome == "fail" && text.contains("read-only standby | name the primary"), "{text}");
@@ -103,7 +103,7 @@ async fn a_standby_is_examined_and_refused() {
 
 #[test]
 fn a_database_that_is_away_exits_69_and_the_rest_is_told() {
-    let home = Home::with("postgres://nobody@%2Fnonexistent/x", &file_tracker("a", "1h"));
+    let home = Home::with("postgres://nobody@%2Fnonexistent/x", &file_tracker("a", RARELY));
     let output = home.trackd(&["doctor", "--json"]);
     assert_eq!(output.status.code(), Some(69), "{output:?}");
     let (outcome, text) = found(&output, "database");
@@ -114,7 +114,7 @@ fn a_database_that_is_away_exits_69_and_the_rest_is_told() {
 
 #[test]
 fn an_embedded_database_that_is_not_made_yet_is_not_made() {
-    let home = Home::with("embedded", &file_tracker("a", "1h"));
+    let home = Home::with("embedded", &file_tracker("a", RARELY));
     let output = home.trackd(&["doctor"]);
     assert!(output.status.success() && stdout(&output).contains("made at the first start"), "{output:?}");
     assert!(!home.path("state/postgres/data").exists());
@@ -135,7 +135,7 @@ async fn encryption_in_use_is_told_and_a_backup_goes_the_same_way() {
     admin.batch_execute("CREATE ROLE r LOGIN PASSWORD 'p w'").await.unwrap();
     admin.batch_execute("CREATE DATABASE d OWNER r").await.unwrap();
     let url = format!("postgres://r:p%20w@localhost:{port}/d?sslmode=require&hostaddr=127.0.0.1");
-    let home = Home::with(&url, &file_tracker("a", "1h").replace("name = \"a\"\nhistory", "name = \"s.a\"\nhistory"));
+    let home = Home::with(&url, &file_tracker("a", RARELY).replace("name = \"a\"\nhistory", "name = \"s.a\"\nhistory"));
     assert!(home.trackd(&["init"]).status.success());
     let output = home.trackd(&["doctor", "--json"]);
     assert!(output.status.success(), "{output:?}");

@@ -1,7 +1,7 @@
 //! Behaviour of `store::health`: what it tells of servers that are well, far, standing by, silent and gone.
 
 use crate::support::bouncer::Bouncer;
-use crate::support::daemon::{Home, PATIENCE, file_tracker};
+use crate::support::daemon::{Home, PATIENCE, RARELY, file_tracker};
 use crate::support::polls::at_most;
 use crate::support::postgres::{Server, eventually, free_port};
 use crate::support::proxy::{Fault, Proxy};
@@ -134,7 +134,7 @@ async fn a_standby_says_that_it_is_one_and_how_far_it_is_behind() {
 async fn the_daemon_shows_how_its_database_is() {
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
     let database = Server::shared().database().await;
-    let mut home = Home::new(&database, &file_tracker("a", "1h"));
+    let mut home = Home::new(&database, &file_tracker("a", RARELY));
     let address = format!("127.0.0.1:{}", free_port());
     home.set("TRACKD_DAEMON__LISTEN", &address);
     let daemon = home.run();

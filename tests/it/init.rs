@@ -1,13 +1,13 @@
 //! Behaviour of `trackd init`: it waits, makes what is missing, and says what it did.
 
-use crate::support::daemon::{Home, PATIENCE, file_tracker, stderr, stdout};
+use crate::support::daemon::{Home, PATIENCE, RARELY, file_tracker, stderr, stdout};
 use crate::support::postgres::{Server, eventually};
 use std::process::Stdio;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn it_makes_what_is_missing_and_says_so_and_the_second_time_nothing_is() {
     let database = Server::shared().database().await;
-    let home = Home::new(&database, &(file_tracker("a", "1h") + &file_tracker("b", "1h")));
+    let home = Home::new(&database, &(file_tracker("a", RARELY) + &file_tracker("b", RARELY)));
     let output = home.trackd(&["init"]);
     assert!(output.status.success() && stderr(&output).is_empty(), "{output:?}");
     assert_eq!(stdout(&output), "applied V1__ledger, V2__claims, V3__whole\ncreate table a\ncreate table b\n");
@@ -21,7 +21,7 @@ async fn it_waits_for_a_database_that_comes_late() {
     let server = Server::own();
     let database = server.database().await;
     server.stop();
-    let home = Home::new(&database, &file_tracker("a", "1h"));
+    let home = Home::new(&database, &file_tracker("a", RARELY));
     let told = std::fs::File::create(home.path("told")).unwrap();
     let mut child = home.command(&["init", "--attempts", "100"]).stderr(told).stdout(Stdio::null()).spawn().unwrap();
     let said = || std::fs::read_to_string(home.path("told")).unwrap();
@@ -41,7 +41,7 @@ async fn it_waits_for_a_database_that_comes_late() {
 
 #[test]
 fn a_database_that_stays_away_exits_69_after_the_last_attempt() {
-    let home = Home::with("postgres://nobody@%2Fnonexistent/x", &file_tracker("a", "1h"));
+    let home = Home::with("postgres://nobody@%2Fnonexistent/x", &file_tracker("a", RARELY));
     let output = home.trackd(&["init", "--attempts", "2"]);
     assert_eq!(output.status.code(), Some(69), "{output:?}");
     let text = stderr(&output);
@@ -52,14 +52,14 @@ fn a_database_that_stays_away_exits_69_after_the_last_attempt() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_person_must_mend_is_told_at_once() {
     let database = Server::shared().database().await;
-    let missing = Home::with(&database.url().replace(&database.name, "missing"), &file_tracker("a", "1h"));
+    let missing = Home::with(&database.url().replace(&database.name, "missing"), &file_tracker("a", RARELY));
     let output = missing.trackd(&["init", "--attempts", "1000"]);
     assert_eq!(output.status.code(), Some(69), "{output:?}");
     assert!(stderr(&output).contains("create the database") && !stderr(&output).contains("attempt"), "{output:?}");
 
     let other = "CREATE TABLE a (k text, v date, taken_at timestamptz, run_id uuid, PRIMARY KEY (k, taken_at))";
     database.client().await.batch_execute(other).await.unwrap();
-    let home = Home::new(&database, &file_tracker("a", "1h"));
+    let home = Home::new(&database, &file_tracker("a", RARELY));
     let output = home.trackd(&["init"]);
     assert_eq!(output.status.code(), Some(78), "{output:?}");
     assert!(stdout(&output).contains("applied V1__ledger") && stderr(&output).contains("ALTER TABLE"), "{output:?}");
@@ -70,7 +70,7 @@ async fn of_several_hosts_it_prepares_the_one_that_takes_writes() {
     let primary = Server::own();
     let standby = primary.standby();
     let hosts = format!("{},{}", standby.dir().display(), primary.dir().display());
-    let home = Home::with(&format!("host={hosts} user=postgres dbname=postgres"), &file_tracker("a", "1h"));
+    let home = Home::with(&format!("host={hosts} user=postgres dbname=postgres"), &file_tracker("a", RARELY));
     let output = home.trackd(&["init", "--attempts", "1"]);
     assert!(output.status.success(), "{output:?}");
     assert_eq!(stdout(&output), "applied V1__ledger, V2__claims, V3__whole\ncreate table a\n");

@@ -1,6 +1,6 @@
 //! Behaviour of `trackd prune` and `trackd analyze`: what goes, what stays whatever its age, and what is never touched.
 
-use crate::support::daemon::{Home, PATIENCE, file_tracker, stdout};
+use crate::support::daemon::{Home, PATIENCE, RARELY, file_tracker, stdout};
 use crate::support::postgres::{Database, Server, eventually};
 use jiff::{SignedDuration, Timestamp};
 use std::time::Duration;
@@ -139,7 +139,7 @@ async fn two_that_prune_at_once_remove_each_row_once() {
 async fn the_command_follows_keep_runs_and_says_what_it_did() {
     let (database, client, _pool) = with_ledger().await;
     runs(&client, "a", "sssss", 40).await;
-    let home = Home::new(&database, &file_tracker("a", "1h"));
+    let home = Home::new(&database, &file_tracker("a", RARELY));
     let said = |args: &[&str]| {
         let output = home.trackd(args);
         assert!(output.status.success(), "{output:?}");
@@ -172,7 +172,7 @@ async fn the_daemon_keeps_house_from_its_start_on() {
 #[tokio::test(flavor = "multi_thread")]
 async fn tables_that_changed_are_analyzed_once() {
     let database = Server::shared().database().await;
-    let home = Home::new(&database, &(file_tracker("a", "1h") + &file_tracker("b", "1h")));
+    let home = Home::new(&database, &(file_tracker("a", RARELY) + &file_tracker("b", RARELY)));
     home.put("a.json", r#"{"rows":[{"k":"a","v":1}]}"#);
     assert!(home.trackd(&["once", "a"]).status.success());
     // The server counts changes a moment after they were made.

@@ -1,6 +1,6 @@
 //! Payloads that the database refuses: kept, set aside with their runs on record as failed, and brought back.
 
-use crate::support::daemon::{Daemon, Home, PATIENCE, file_tracker, stderr, stdout};
+use crate::support::daemon::{Daemon, Home, PATIENCE, RARELY, file_tracker, stderr, stdout};
 use crate::support::postgres::{Database, Server, eventually};
 use rustix::process::Signal;
 use std::path::PathBuf;
@@ -41,7 +41,7 @@ async fn three_aside(database: &Database, trackers: &str) -> (Home, String) {
     home.put("a.json", r#"{"rows":[{"k":"a","v":1},{"k":"b","v":2}]}"#);
     let mut daemon = home.run();
     eventually("payloads set aside", PATIENCE, async || aside(&home) >= 3).await;
-    home.configure(&trackers.replace("200ms", "1h"));
+    home.configure(&trackers.replace("200ms", RARELY));
     daemon.signal(Signal::HUP);
     daemon.says("configuration reloaded", 1).await;
     eventually("none that waits", PATIENCE, async || waiting(&home) == 0).await;
@@ -86,7 +86,7 @@ async fn a_replay_beside_the_daemon_shapes_by_the_plan_of_its_time_or_by_the_cur
     let (home, _) = three_aside(&database, &file_tracker("a", "200ms")).await;
     let client = database.client().await;
     let mended =
-        file_tracker("a", "1h").replace("v = \"integer\"", "v = { type = \"date\", jq = '\"2026-01-0\\(.v)\"' }");
+        file_tracker("a", RARELY).replace("v = \"integer\"", "v = { type = \"date\", jq = '\"2026-01-0\\(.v)\"' }");
     home.configure(&mended);
     let daemon = home.run();
     eventually("none that waits", PATIENCE, async || waiting(&home) == 0).await;

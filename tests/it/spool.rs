@@ -1,7 +1,7 @@
 //! The spool as its users meet it: kill -9 of a process that puts and removes, ten thousand files of which a hundred
 //! are bad, and the commands.
 
-use crate::support::daemon::{Home, PATIENCE, file_tracker, stderr, stdout};
+use crate::support::daemon::{Home, PATIENCE, RARELY, file_tracker, stderr, stdout};
 use crate::support::postgres::{Server, eventually};
 use bytes::Bytes;
 use jiff::Timestamp;
@@ -285,7 +285,7 @@ fn codes(outputs: &[Output]) -> Vec<Option<i32>> {
 
 #[test]
 fn the_commands_look_without_a_daemon_and_without_a_spool() {
-    let home = Home::with("postgres://nobody@%2Fnonexistent/x", &file_tracker("a", "1h"));
+    let home = Home::with("postgres://nobody@%2Fnonexistent/x", &file_tracker("a", RARELY));
     let run = |args: &[&str]| home.trackd(&[&["spool"], args].concat());
     let outputs = [&["ls"][..], &["ls", "a"], &["ls", "--json"], &["check"], &["export", "--to", "out"]].map(run);
     assert_eq!(codes(&outputs), [Some(0); 5], "{outputs:?}");
@@ -296,7 +296,7 @@ fn the_commands_look_without_a_daemon_and_without_a_spool() {
 
 #[test]
 fn the_commands_look_beside_the_daemon_that_owns_the_spool() {
-    let home = Home::with("embedded", &file_tracker("a", "1h"));
+    let home = Home::with("embedded", &file_tracker("a", RARELY));
     let dir = home.path("state/spool");
     let (spool, _) = Spool::open(&dir, ROOM).unwrap();
     for (tracker, second) in [("b", 7), ("a", 9), ("a", 3)] {

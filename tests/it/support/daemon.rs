@@ -158,6 +158,9 @@ impl Drop for Daemon {
     }
 }
 
+/// The `every` of a tracker whose next instant no test sees.
+pub const RARELY: &str = "52w";
+
 /// A tracker that reads a file and keeps a snapshot of `{"rows":[{"k":…,"v":…}]}`.
 pub fn file_tracker(name: &str, every: &str) -> String {
     format!(
