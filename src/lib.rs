@@ -32,13 +32,14 @@
 //! |---|---|---|
 //! | `class`, `schedule`, `shape`, `status` | each other downward | tokio, the database, HTTP, the clock, configuration, logging |
 //! | `blocking` | tokio | all others |
-//! | `spool` | `status` | tokio, the database, HTTP, configuration, `shape`, the clock |
+//! | `lockfile` | nothing | all others |
+//! | `spool` | `status`, `lockfile` | tokio, the database, HTTP, configuration, `shape`, the clock |
 //! | `config` | `schedule`, `shape`, `class` | the daemon, the database, HTTP |
 //! | `source` | `class`, checked configuration, the clock | `store`, `shape` |
 //! | `store` | `class`, `shape`'s batches, `status`, the clock | HTTP, shape programs, configuration |
 //! | `run` | all of the above | `daemon`, `admin`, `cli` |
 //! | `daemon` | `run` as one opaque value, `schedule`, `config`, `status` | SQL, HTTP |
-//! | `admin` | `status` | `run`, `store`, `source` |
+//! | `admin` | `status`, `lockfile` | `run`, `store`, `source` |
 //! | `demo` | the clock | all others |
 //! | `cli` | everything | nothing knows `cli` |
 //!
@@ -55,6 +56,7 @@ pub mod clock;
 pub mod config;
 pub mod daemon;
 pub mod demo;
+mod lockfile;
 pub mod log;
 pub mod run;
 pub mod schedule;

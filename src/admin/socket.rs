@@ -7,12 +7,12 @@
 //!
 //! Must not know: what is asked on it.
 
+use crate::lockfile::lock_soon;
 use std::fs::{self, File, Permissions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 /// Its name in the runtime directory.
 pub const NAME: &str = "trackd.sock";
@@ -99,17 +99,6 @@ fn remove(path: &Path) -> io::Result<()> {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
     }
-}
-
-/// A process that was just killed, or its child before exec, may hold a lock for some moments more.
-fn lock_soon(file: &File) -> Result<(), TryLockError> {
-    for _ in 0..20 {
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(25)),
-            tried => return tried,
-        }
-    }
-    file.try_lock()
 }
 
 #[cfg(test)]

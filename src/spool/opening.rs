@@ -8,13 +8,13 @@ use super::index::Index;
 use super::places::{self, Places};
 use super::plans::Plans;
 use super::{Error, SetAside, Spool};
+use crate::lockfile::lock_soon;
 use std::fs::{DirBuilder, File, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::AtomicU64;
-use std::time::Duration;
 
 /// Makes the directory if it is missing, and takes its lock, which ends with the file.
 pub(super) fn own(dir: &Path) -> Result<File, Error> {
@@ -34,17 +34,6 @@ pub(super) fn own(dir: &Path) -> Result<File, Error> {
     // Only for people.
     let _ = file.set_len(0).and_then(|()| writeln!(file, "{}", std::process::id()));
     Ok(file)
-}
-
-/// A process that was just killed, or its child before exec, may hold a lock for some moments more.
-fn lock_soon(file: &File) -> Result<(), TryLockError> {
-    for _ in 0..20 {
-        match file.try_lock() {
-            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(25)),
-            tried => return tried,
-        }
-    }
-    file.try_lock()
 }
 
 /// With what is missing above it, which is for others too: PostgreSQL's own account passes through.

@@ -78,6 +78,7 @@ const RULES: &[(&[&str], &[&str], &str)] = &[
         "the spool keeps bytes and names, whatever they are for",
     ),
     (&["blocking.rs"], &["crate"], "a thread does not know what it works at"),
+    (&["lockfile.rs"], &["crate::", "tokio"], "a lock does not know what it protects"),
     (
         &[
             "admin",
@@ -87,6 +88,7 @@ const RULES: &[(&[&str], &[&str], &str)] = &[
             "config",
             "daemon",
             "demo",
+            "lockfile.rs",
             "log",
             "log.rs",
             "run",
