@@ -1,6 +1,6 @@
 //! Behaviour of `trackd run` while the database is away: what was fetched waits on disk, and lands as the same runs.
 
-use crate::support::daemon::{Home, PATIENCE};
+use crate::support::daemon::{Home, PATIENCE, file_tracker};
 use crate::support::faulty::{Answer, Faulty};
 use crate::support::postgres::{Server, at_least, count, eventually};
 use crate::support::proxy::{Fault, Proxy};
@@ -27,6 +27,13 @@ fn waiting(home: &Home) -> usize {
     entries.map_or(0, |files| {
         files.filter_map(Result::ok).filter(|file| !file.file_name().to_string_lossy().starts_with('.')).count()
     })
+}
+
+/// Lets five instants pass without a daemon.
+async fn some_instants() {
+    let begun = std::time::Instant::now();
+    eventually("instants without a daemon", PATIENCE, async || begun.elapsed() > std::time::Duration::from_secs(1))
+        .await;
 }
 
 const SUCCEEDED: &str = "SELECT count(*) FROM trackd.runs WHERE status = 'succeeded'";
@@ -81,10 +88,9 @@ async fn a_daemon_that_starts_without_its_database_keeps_what_it_fetches_and_wha
     server.kill();
     eventually("payloads that wait", PATIENCE, async || waiting(&home) >= 5).await;
     daemon.kill();
-    let (before, killed) = (waiting(&home), std::time::Instant::now());
+    let before = waiting(&home);
     // What landed first afterwards would hide these from whoever looks for holes.
-    eventually("instants without a daemon", PATIENCE, async || killed.elapsed() > std::time::Duration::from_secs(1))
-        .await;
+    some_instants().await;
     daemon = home.run();
     eventually("further ones", PATIENCE, async || waiting(&home) >= before + 5).await;
     server.start();
@@ -156,4 +162,38 @@ async fn what_waited_is_shaped_as_the_configuration_of_its_time_said() {
     assert!(split >= before as i64, "the first answer of the new one: {split}");
     assert_eq!(count(&client, "SELECT max(v)::int8 FROM a WHERE v < 1000000").await, split - 1);
     assert_eq!(count(&client, "SELECT count(DISTINCT v) FROM a").await, source.requests().len() as i64);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tracker_that_is_removed_while_the_database_is_away_has_a_row_for_each_instant_until_then() {
+    let server = Server::own();
+    let database = server.database().await;
+    let source = numbered().await;
+    let home = Home::new(&database, &(tracker(&source) + &file_tracker("gone", "200ms")));
+    home.put("gone.json", r#"{"rows":[{"k":"a","v":1}]}"#);
+    let daemon = home.run();
+    at_least(&database.client().await, "SELECT count(*) FROM gone", 3).await;
+    server.kill();
+    daemon.kill();
+    some_instants().await;
+    // Its past is known to the ledger alone, and this daemon has not read it when the tracker goes.
+    let mut daemon = home.run();
+    eventually("payloads that wait", PATIENCE, async || waiting(&home) >= 5).await;
+    home.configure(&tracker(&source));
+    daemon.signal(Signal::HUP);
+    daemon.says("configuration reloaded", 1).await;
+    let removed_at = jiff::Timestamp::now();
+    server.start();
+    eventually("none that waits", PATIENCE, async || waiting(&home) == 0).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    let client = database.client().await;
+    let gaps = "SELECT count(*) FROM (SELECT scheduled_at - lag(scheduled_at) OVER (ORDER BY scheduled_at) AS d \
+                FROM trackd.runs WHERE tracker = 'gone') AS x WHERE d <> interval '200 ms'";
+    assert_eq!(count(&client, gaps).await, 0, "lost instants");
+    let open = "SELECT count(*) FROM trackd.runs WHERE status = 'running'";
+    assert_eq!(count(&client, open).await, 0, "open runs");
+    let last = client.query_one("SELECT max(scheduled_at) FROM trackd.runs WHERE tracker = 'gone'", &[]).await.unwrap();
+    let late = removed_at.duration_since(last.get(0));
+    assert!(late.abs() < jiff::SignedDuration::from_secs(2), "its last row is {late:#} older than its end");
 }
