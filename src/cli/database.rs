@@ -23,8 +23,8 @@ use tokio::sync::{Mutex, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// How long claims hold without a sign of life.
-const LEASE: Duration = Duration::from_secs(10);
+/// How long giving up claims at the end may take.
+const LEAVE: Duration = Duration::from_secs(10);
 /// How long borrowed connections may take to come back at the end.
 const CLOSE: Duration = Duration::from_secs(10);
 /// How long the start of a server of ours may take to its end before it is stopped.
@@ -85,7 +85,7 @@ impl Database {
         let target = target.map_err(|error| Failure::config(error.to_string()).with_hint(error.hint()))?;
         let pool = Pool::new(options(&config.database, target.clone()));
         let tables = config.trackers.iter().map(|tracker| related(config, tracker)).collect();
-        let instance = Arc::new(Instance::new(name(), LEASE));
+        let instance = Arc::new(Instance::new(name(), config.daemon.lease));
         Ok(Database {
             pool,
             target,
@@ -135,7 +135,7 @@ impl Database {
     /// Renews the lease for as long as it is polled.
     pub(super) async fn keep_lease(&self) -> Infallible {
         loop {
-            tokio::time::sleep(LEASE / 3).await;
+            tokio::time::sleep(self.instance.lease() / 3).await;
             if let Err(error) = self.instance.renew(&self.pool, None).await {
                 tracing::debug!(error = %error, "lease not renewed");
             }
@@ -233,7 +233,7 @@ impl Database {
 
     /// Closes the pool, and stops the server if it is ours and nobody else uses it.
     pub(super) async fn end(&self) {
-        if let Ok(Err(error)) = timeout(LEASE, self.instance.leave(&self.pool)).await {
+        if let Ok(Err(error)) = timeout(LEAVE, self.instance.leave(&self.pool)).await {
             tracing::debug!(error = %error, "claims are free when the lease is over");
         }
         if !self.pool.close(CLOSE).await {

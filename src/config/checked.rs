@@ -90,6 +90,8 @@ pub struct Daemon {
     pub spool_max: u64,
     /// How long rows of the ledger are kept; `None` when written as "forever". Default 90d.
     pub keep_runs: Option<Duration>,
+    /// How long a daemon's runs are its own without a sign of life; a change needs a restart. Default 10s, 3s..=10m.
+    pub lease: Duration,
 }
 
 /// `[log]`.

@@ -102,6 +102,7 @@ fn restart(old: &Config, new: &Config) -> Vec<(&'static str, &'static str)> {
         ("daemon.listen", old.daemon.listen != new.daemon.listen, "the socket is bound at the start"),
         ("daemon.workers", old.daemon.workers != new.daemon.workers, "workers are started at the start"),
         ("daemon.per_host", old.daemon.per_host != new.daemon.per_host, "hosts keep their count from the start"),
+        ("daemon.lease", old.daemon.lease != new.daemon.lease, "other daemons know it from the start"),
         ("daemon.state_dir", old.daemon.state_dir != new.daemon.state_dir, "it holds the cluster and the lock in use"),
         ("log.format", old.log.format != new.log.format, LOGS),
         ("log.file", old.log.file != new.log.file, LOGS),

@@ -216,6 +216,7 @@ fn daemon(mut fields: Fields<'_>, env: &Environment, folder: &Path) -> Option<Da
         state_dir: folder.join(fields.get("state_dir", path).unwrap_or_else(|| env.state_dir())),
         spool_max: fields.get("spool_max", |node| node.size(SPOOL_LEAST..=SPOOL_MOST)).unwrap_or(SPOOL_MAX),
         keep_runs: fields.get("keep_runs", keep_runs).unwrap_or(Some(DAY * 90)),
+        lease: fields.get("lease", |node| node.duration(SECOND * 3..=SECOND * 600)).unwrap_or(SECOND * 10),
     };
     fields.finish();
     Some(daemon)

@@ -26,8 +26,6 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// A third of the lease: two signs may be lost.
-const EVERY: Duration = Duration::from_millis(3_300);
 /// For a clock that is read twice.
 const JUST_AFTER: Duration = Duration::from_millis(50);
 /// After a sign that failed, and until the start is over.
@@ -70,6 +68,8 @@ pub(super) async fn keep(
     }
     let mut handed: HashSet<(Arc<str>, Timestamp)> = HashSet::new();
     let mut unmet: Option<(Vec<String>, Timestamp)> = None;
+    // Two signs may be lost.
+    let every = config.borrow().daemon.lease / 3;
     loop {
         let at_work = pulse.work();
         if config.has_changed().unwrap_or(false) {
@@ -77,11 +77,11 @@ pub(super) async fn keep(
             unmet = Some((names, unmet.map_or_else(clock::now, |(_, since)| since)));
         }
         if let Some((names, since)) = &unmet
-            && let Ok(Ok(())) = timeout(EVERY, ledger.meet(names.clone(), *since)).await
+            && let Ok(Ok(())) = timeout(every, ledger.meet(names.clone(), *since)).await
         {
             unmet = None;
         }
-        let Ok(Ok(renewed)) = timeout(EVERY, ledger.renew(whole_until())).await else {
+        let Ok(Ok(renewed)) = timeout(every, ledger.renew(whole_until())).await else {
             drop(at_work);
             // A database that is away is told of elsewhere.
             tokio::time::sleep(AGAIN).await;
@@ -97,7 +97,7 @@ pub(super) async fn keep(
         }
         drop(at_work);
         // Just after a lease that may be over then: its runs must not wait for a whole round more.
-        let next = renewed.next_to_expire.map_or(EVERY, |left| EVERY.min(left + JUST_AFTER));
+        let next = renewed.next_to_expire.map_or(every, |left| every.min(left + JUST_AFTER));
         // Elapsed: nothing changed, and it is time again.
         if let Ok(Ok(())) = timeout(next, config.changed()).await {
             config.mark_changed();

@@ -250,7 +250,8 @@ const BODY: &str = r#"{"rows":[{"k":"a","v":1},{"k":"b","v":2}]}"#;
 #[tokio::test(flavor = "multi_thread")]
 async fn three_daemons_share_the_runs_and_when_two_are_killed_the_third_has_them_all() {
     let database = Server::shared().database().await;
-    let homes: Vec<Home> = (0..3).map(|_| Home::new(&database, &file_tracker("a", "200ms"))).collect();
+    let mut homes: Vec<Home> = (0..3).map(|_| Home::new(&database, &file_tracker("a", "200ms"))).collect();
+    homes.iter_mut().for_each(|home| home.set("TRACKD_DAEMON__LEASE", "3s"));
     homes.iter().for_each(|home| home.put("a.json", BODY));
     let mut daemons: Vec<_> = homes.iter().map(Home::run).collect();
     for daemon in &mut daemons {
@@ -263,7 +264,8 @@ async fn three_daemons_share_the_runs_and_when_two_are_killed_the_third_has_them
     daemons.into_iter().for_each(|daemon| daemon.kill());
     let before = count(&client, landed).await;
     eventually("runs of the one", PATIENCE, async || count(&client, landed).await > before + 10).await;
-    let open = "SELECT count(*) FROM trackd.runs WHERE status = 'running' AND scheduled_at < now() - interval '12 s'";
+    let open = "SELECT count(*) FROM trackd.runs r JOIN trackd.instances i ON i.instance_id = r.claimed_by \
+                WHERE r.status = 'running' AND i.lease_until < clock_timestamp()";
     let dead = "SELECT count(*) FROM trackd.instances WHERE lease_until < clock_timestamp()";
     eventually("the end of two leases", PATIENCE, async || count(&client, dead).await == 2).await;
     eventually("no open run", PATIENCE, async || count(&client, open).await == 0).await;
@@ -284,8 +286,8 @@ async fn a_daemon_that_is_stopped_in_a_run_and_goes_on_after_its_lease_lands_not
             "file = { path = \"a.json\" }",
             &format!("timeout = \"5m\"\nhttp = {{ url = \"{}\" }}", slow.url("/")),
         );
-    let home = Home::new(&database, &tracker);
-    let other = Home::new(&database, &tracker);
+    let [mut home, mut other] = [(); 2].map(|()| Home::new(&database, &tracker));
+    [&mut home, &mut other].into_iter().for_each(|home| home.set("TRACKD_DAEMON__LEASE", "3s"));
     let client = database.client().await;
     // An instant that is long past, which the first one catches up.
     let mut first = home.run();

@@ -135,6 +135,7 @@ fn what_the_shipped_configuration_shows_as_a_default_is_one() {
     assert!(difference.restart.is_empty() && difference.level.is_none(), "{difference}");
     assert_eq!(plain.daemon.drain, with_defaults.daemon.drain);
     assert_eq!(plain.daemon.keep_runs, with_defaults.daemon.keep_runs);
+    assert_eq!(plain.daemon.lease, with_defaults.daemon.lease);
     assert_ne!(text, shown);
     for (a, b) in plain.trackers.iter().zip(&with_defaults.trackers) {
         assert_eq!((a.missed, a.overlap, a.on_bad_row, a.retry), (b.missed, b.overlap, b.on_bad_row, b.retry));
@@ -245,6 +246,18 @@ fn what_is_told_and_how_is_no_tracker_s_change() {
     let of = |alert: &str| parse(&format!("{SMALL}\n[alert]\ncommand = [\"page\"]\n{alert}")).unwrap();
     let diff = diff(&of(""), &of("repeat = \"2h\""));
     assert_eq!(diff.to_string(), "added 0, changed 0, removed 0, [alert] is another");
+}
+
+#[test]
+fn a_lease_is_long_enough_to_be_renewed() {
+    let lease = |text: &str| parse(&format!("[daemon]\nlease = {text}")).map(|config| config.daemon.lease);
+    assert_eq!(lease("\"3s\"").unwrap(), Duration::from_secs(3));
+    assert_eq!(parse("").unwrap().daemon.lease, Duration::from_secs(10));
+    for text in ["\"2s\"", "\"11m\"", "10"] {
+        assert!(lease(text).unwrap_err().to_string().contains("lease"), "{text}");
+    }
+    let diff = diff(&parse("").unwrap(), &parse("[daemon]\nlease = \"3s\"").unwrap());
+    assert!(diff.to_string().contains("daemon.lease"), "{diff}");
 }
 
 #[test]
