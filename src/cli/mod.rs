@@ -18,6 +18,7 @@ mod interrupt;
 mod maintain;
 mod migrate;
 mod once;
+mod pages;
 mod print;
 mod psql;
 mod reload;

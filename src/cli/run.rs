@@ -3,6 +3,7 @@
 use super::alert;
 use super::database::Database;
 use super::failure::Failure;
+use super::pages::Pages;
 use crate::admin::control::{Control, RunsWish, Wish};
 use crate::admin::socket::{Socket, SocketError};
 use crate::config::{self, Config, Environment, Tracker};
@@ -26,7 +27,6 @@ use jiff::Timestamp;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::net::TcpListener;
 
 /// Runs the daemon until it is told to stop.
 pub(super) async fn run(explicit: Option<&Path>, signals: Signals) -> Result<(), Failure> {
@@ -51,10 +51,7 @@ pub(super) async fn daemon(
     let (version, path, event) = (env!("CARGO_PKG_VERSION"), config.path.display(), Event::Starting);
     tracing::info!(version, config = %path, trackers = config.trackers.len(), %event, "starting");
     let database = Arc::new(Database::of(&config)?);
-    let listener = match config.daemon.listen {
-        Some(address) => Some(Arc::new(listen(address).await?)),
-        None => None,
-    };
+    let pages = Pages::bind(config.daemon.listen)?;
     let (notifier, inbox) = notify::channel();
     let spool = spool(&config)?;
     let socket = control_socket(runtime_dir)?;
@@ -79,7 +76,8 @@ pub(super) async fn daemon(
             async move { backlog.work(&*report).await }.boxed()
         })),
         identity,
-        pages: listener.map(pages),
+        pages: Some(pages.serve()),
+        listen: pages.change(),
         control: socket.map(|socket| control(socket, database_pool)),
         services: vec![
             service(
@@ -109,19 +107,6 @@ pub(super) async fn daemon(
         daemon::Failure::Config(lines) => Failure::config(lines.join("\n")),
         daemon::Failure::Ledger(error) => error.into(),
         daemon::Failure::Spent(error) => Failure::work(error.to_string()),
-    })
-}
-
-fn pages(listener: Arc<std::net::TcpListener>) -> Arc<daemon::Pages> {
-    Arc::new(move |status| {
-        let listener = Arc::clone(&listener);
-        async move {
-            match listener.try_clone().and_then(TcpListener::from_std) {
-                Ok(listener) => admin::serve(listener, status, std::future::pending()).await,
-                Err(error) => tracing::error!(error = %error, "status page: no listener"),
-            }
-        }
-        .boxed()
     })
 }
 
@@ -173,15 +158,6 @@ fn spool(config: &Config) -> Result<Arc<Spool>, Failure> {
         tracing::error!(file = %aside.file.display(), reason = aside.reason, event = %Event::PayloadAside, "spool: a file is set aside");
     }
     Ok(Arc::new(spool))
-}
-
-/// Bound once: a page that is served again after a fault must not find its address taken.
-async fn listen(address: std::net::SocketAddr) -> Result<std::net::TcpListener, Failure> {
-    let bound = TcpListener::bind(address).await.and_then(TcpListener::into_std);
-    bound.map_err(|error| {
-        let hint = "is another trackd running? daemon.listen = \"\" turns the page off".to_owned();
-        Failure::work(format!("listen on {address}: {error}")).with_hint(Some(hint))
-    })
 }
 
 fn work(

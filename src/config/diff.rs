@@ -86,6 +86,7 @@ fn pool(old: &Database, new: &Database) -> Vec<&'static str> {
 /// Keys of the daemon that hold at once.
 fn daemon(old: &Daemon, new: &Daemon) -> Vec<&'static str> {
     [
+        ("daemon.listen", old.listen != new.listen),
         ("daemon.drain", old.drain != new.drain),
         ("daemon.spool_max", old.spool_max != new.spool_max),
         ("daemon.keep_runs", old.keep_runs != new.keep_runs),
@@ -99,7 +100,6 @@ fn restart(old: &Config, new: &Config) -> Vec<(&'static str, &'static str)> {
     const LOGS: &str = "logs are opened at the start";
     [
         ("database.url", kept_url(old, new), "the embedded server is started and stopped with trackd"),
-        ("daemon.listen", old.daemon.listen != new.daemon.listen, "the socket is bound at the start"),
         ("daemon.workers", old.daemon.workers != new.daemon.workers, "workers are started at the start"),
         ("daemon.per_host", old.daemon.per_host != new.daemon.per_host, "hosts keep their count from the start"),
         ("daemon.lease", old.daemon.lease != new.daemon.lease, "other daemons know it from the start"),

@@ -55,6 +55,7 @@ use scheduler::Scheduler;
 use signal::{Asked, Signals};
 use state::{Gauges, State};
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 use supervisor::{Service, Spent, Supervisor};
@@ -75,6 +76,8 @@ pub type Backlog = dyn Fn(Tell) -> BoxFuture<'static, ()> + Send + Sync;
 pub type Tell = Arc<dyn Fn(Outcome) + Send + Sync>;
 /// Takes another `log.level`, or says why not.
 pub type SetLevel = dyn Fn(&str) -> Result<(), String> + Send + Sync;
+/// Binds another address of the pages; nothing has changed until what it gives is called. Or says why not.
+pub type Listen = dyn Fn(Option<SocketAddr>) -> Result<Box<dyn FnOnce() + Send>, String> + Send + Sync;
 /// Serves the pages until it is dropped.
 pub type Pages = dyn Fn(watch::Receiver<Arc<Status>>) -> BoxFuture<'static, ()> + Send + Sync;
 /// Answers on the control socket until it is dropped.
@@ -92,6 +95,8 @@ pub struct Setup {
     pub identity: Identity,
     /// `None`: no pages.
     pub pages: Option<Arc<Pages>>,
+    /// Takes another address for them.
+    pub listen: Box<Listen>,
     /// `None`: only signals command it.
     pub control: Option<Arc<Control>>,
     /// Tells somebody of alerts; cancelled by dropping it.

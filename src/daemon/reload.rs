@@ -101,6 +101,11 @@ impl Daemon {
 
     async fn try_reload(&mut self) -> Result<Diff, Refused> {
         let Prepared { config, made, diff } = self.prepare().await?;
+        // Before anything is changed: an address that is taken refuses the whole.
+        let listen = (config.daemon.listen != self.config.daemon.listen)
+            .then(|| (self.setup.listen)(config.daemon.listen))
+            .transpose()
+            .map_err(|error| Refused::standing(vec![format!("daemon.listen: {error}")]))?;
         if !diff.pool.is_empty() {
             let changed = self.setup.ledger.change(&config.database).await;
             changed.map_err(|error| {
@@ -110,6 +115,9 @@ impl Daemon {
         }
         if let Some(level) = &diff.level {
             (self.setup.set_level)(level).map_err(|error| Refused::standing(vec![error]))?;
+        }
+        if let Some(listen) = listen {
+            listen();
         }
         self.swap(config, made, &diff);
         Ok(diff)
@@ -185,6 +193,7 @@ fn keep_what_needs_a_restart(new: Config, old: &Config) -> Config {
     Config {
         database: if kept_url(old, &new) { old.database.clone() } else { new.database },
         daemon: config::Daemon {
+            listen: new.daemon.listen,
             drain: new.daemon.drain,
             spool_max: new.daemon.spool_max,
             keep_runs: new.daemon.keep_runs,

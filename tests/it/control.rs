@@ -229,6 +229,42 @@ async fn nothing_can_be_changed_over_tcp() {
     assert_eq!(daemon.said("configuration reloaded"), 0);
 }
 
+/// An address that nobody has.
+fn free() -> std::net::SocketAddr {
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn pages_move_by_a_reload_and_stay_where_they_are_when_their_new_place_is_taken() {
+    let database = Server::shared().database().await;
+    let home = Home::new(&database, &file_tracker("a", RARELY));
+    let configured = std::fs::read_to_string(home.path("config.toml")).unwrap();
+    let at = |address: &str| {
+        home.put("config.toml", configured.replace("listen = \"\"", &format!("listen = \"{address}\"")))
+    };
+    let answers = |address: std::net::SocketAddr| {
+        let Ok(mut stream) = std::net::TcpStream::connect(address) else { return false };
+        stream.write_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).is_ok() && answer.starts_with("HTTP/1.1 200")
+    };
+    let (first, second, taken) = (free(), free(), std::net::TcpListener::bind("127.0.0.1:0").unwrap());
+    at(&first.to_string());
+    let _daemon = ready(&home).await;
+    assert!(answers(first));
+    at(&second.to_string());
+    assert_eq!(home.trackd(&["reload"]).status.code(), Some(0));
+    eventually("the pages elsewhere", PATIENCE, async || answers(second) && !answers(first)).await;
+    at(&taken.local_addr().unwrap().to_string());
+    let output = home.trackd(&["reload"]);
+    assert_eq!(output.status.code(), Some(78));
+    assert!(stderr(&output).contains("daemon.listen: listen on 127.0.0.1:"), "{}", stderr(&output));
+    assert!(answers(second), "nothing has changed");
+    at("");
+    assert_eq!(home.trackd(&["reload"]).status.code(), Some(0));
+    eventually("no pages", PATIENCE, async || !answers(second)).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_that_cannot_have_a_socket_runs_without() {
     let database = Server::shared().database().await;

@@ -105,6 +105,7 @@ async fn a_worker_that_panics_or_hangs_is_replaced_and_its_run_recorded_as_faile
         identity,
         backlog: None,
         pages: None,
+        listen: Box::new(|_| Ok(Box::new(|| ()))),
         control: None,
         deliver: Arc::new(|_, _, _| async { Ok(()) }.boxed()),
         services: Vec::new(),
