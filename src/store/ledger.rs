@@ -34,9 +34,10 @@ const COLUMNS: &str = "run_id, tracker, scheduled_at, kind, status, attempt, ins
     fetched_bytes, http_status, rows_read, rows_written, rows_rejected, payload_sha256, error_class, error";
 
 /// What an outcome changes of a claim.
-const ENDS: [&str; 11] = [
+const ENDS: [&str; 12] = [
     "status",
     "attempt",
+    "instance",
     "started_at",
     "finished_at",
     "fetched_bytes",

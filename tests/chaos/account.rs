@@ -6,7 +6,7 @@
 use super::audit::Case;
 use super::fleet::Millis;
 use super::found::Run;
-use super::truth::{Answer, End, Injected};
+use super::truth::{Answer, End, Injected, Life};
 
 /// So long after an answer was given it has landed or is on disk, while the process runs and the disk holds:
 /// one wait for a connection, one statement, and what lies between.
@@ -45,7 +45,10 @@ pub fn account(case: &Case, answer: &Answer, run: Option<&Run>, serial: Option<u
 
 fn failed(case: &Case, answer: &Answer, run: &Run) -> Account {
     let reason = run.error.as_deref().unwrap_or_default();
-    if asker(case, answer) != Some(run.pid) {
+    if had_ended(case, answer) {
+        return Account::For("given to a process that had ended");
+    }
+    if asker(case, answer).map(|life| life.pid) != Some(run.pid) {
         return Account::For("superseded by a failure of another process");
     }
     if reason.is_empty() {
@@ -73,8 +76,8 @@ fn disk_was_full(case: &Case, given: Millis) -> bool {
 /// Excused only by the death of the process that had it.
 fn died(case: &Case, answer: &Answer, but: &str) -> Account {
     let given = answer.given.unwrap_or(answer.asked);
-    let life = case.lives.iter().find(|life| life.daemon == answer.daemon && life.spans(answer.asked));
-    if life.and_then(|life| life.ended).is_some_and(|(ended, _)| ended < given) {
+    let life = asker(case, answer);
+    if had_ended(case, answer) {
         return Account::For("given to a process that had ended");
     }
     if disk_was_full(case, given) {
@@ -95,7 +98,13 @@ fn died(case: &Case, answer: &Answer, but: &str) -> Account {
     }
 }
 
-fn asker(case: &Case, answer: &Answer) -> Option<u32> {
-    let life = case.lives.iter().find(|life| life.daemon == answer.daemon && life.spans(answer.asked));
-    life.map(|life| life.pid)
+/// The process that asked for it.
+fn asker<'a>(case: &'a Case, answer: &Answer) -> Option<&'a Life> {
+    case.lives.iter().find(|life| life.daemon == answer.daemon && life.spans(answer.asked))
+}
+
+/// Whether nobody was there any more to take it.
+fn had_ended(case: &Case, answer: &Answer) -> bool {
+    let given = answer.given.unwrap_or(answer.asked);
+    asker(case, answer).and_then(|life| life.ended).is_some_and(|(ended, _)| ended < given)
 }

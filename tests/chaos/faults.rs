@@ -7,7 +7,7 @@ use super::plan::{Injection, Target};
 use super::source::now;
 use super::stage::Stage;
 use super::support::proxy;
-use super::truth::Injected;
+use super::truth::{Injected, Outage};
 use rustix::process::Signal;
 use std::sync::Arc;
 use std::time::Duration;
@@ -55,11 +55,11 @@ pub async fn inject(stage: &Stage, injection: &Injection) -> std::io::Result<Inj
     }
     let healed = now();
     let one_of_many = matches!(injection.target, Target::Daemon(_) | Target::Clock(_)) && stage.daemons.len() > 1;
+    let only = one_of_many.then(|| injection.daemon());
     let outage = match name {
-        _ if one_of_many => None,
         // Its instants have run already.
-        "clock-forward" => Some((healed, healed + 1_000 * step(injection))),
-        _ => injection.fault.outage.then_some((began, healed)),
+        "clock-forward" => Some(Outage { from: healed, to: healed + 1_000 * step(injection), only }),
+        _ => injection.fault.outage.then_some(Outage { from: began, to: healed, only }),
     };
     Ok(Injected { fault: name, daemon: injection.daemon(), began, healed, outage })
 }

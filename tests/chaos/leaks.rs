@@ -17,7 +17,7 @@ const MORE_KIB: u64 = 64 * 1024;
 /// Transactions last as long as their statements may, and the server ends what is idle in one.
 const OLDEST_TRANSACTION: &str = "15 s";
 /// What a stopped daemon may leave.
-const STATE: [&str; 3] = ["lock", "trackd.lock", "instance"];
+const STATE: [&str; 4] = ["lock", "trackd.lock", "trackd.sock.lock", "instance"];
 
 /// The most of a few looks.
 pub async fn usage(daemon: &Daemon) -> Option<Usage> {

@@ -1,6 +1,7 @@
 //! How long after a heal until a run that began after it has landed.
 //!
-//! Where another fault keeps everything from landing at that time, there is nothing to measure.
+//! Where other faults keep everything from landing at that time, on all daemons at once or on each by itself, there is
+//! nothing to measure.
 //! In: faults, runs. Out: milliseconds. Pure.
 
 use super::fleet::Millis;
@@ -13,13 +14,19 @@ pub struct Success {
     pub committed: Millis,
 }
 
-/// The recovery from `fault`. `successes` in the order of `began`.
-pub fn recovery(fault: &Injected, all: &[Injected], successes: &[Success]) -> Option<Millis> {
-    let healed = fault.outage.map_or(fault.healed, |(_, over)| over.max(fault.healed));
+/// The recovery from `fault`, with so many daemons. `successes` in the order of `began`.
+pub fn recovery(fault: &Injected, all: &[Injected], daemons: usize, successes: &[Success]) -> Option<Millis> {
+    // Of an outage of one daemon the others take its runs: that of a clock which was fast is no one's.
+    let own = fault.outage.filter(|outage| outage.only.is_none());
+    let healed = own.map_or(fault.healed, |outage| outage.to.max(fault.healed));
     let first = successes.partition_point(|success| success.began < healed);
     let committed = successes[first..].iter().map(|success| success.committed).min()?;
-    let disturbs = |other: &Injected| other.outage.is_some_and(|(from, to)| from < committed && healed < to);
-    (!all.iter().any(disturbs)).then_some(committed - healed)
+    let disturbing: Vec<Option<usize>> = (all.iter().filter_map(|other| other.outage))
+        .filter(|outage| outage.from < committed && healed < outage.to)
+        .map(|outage| outage.only)
+        .collect();
+    let is_out = |daemon| disturbing.iter().any(|only| only.is_none_or(|only| only == daemon));
+    (!(0..daemons).all(is_out)).then_some(committed - healed)
 }
 
 /// The middle one and the largest.

@@ -27,6 +27,7 @@ pub fn table(case: &Case, verdict: &Verdict) -> String {
         "fault", "times", "runs", "lost", "doubled", "recovery p50, max (of)"
     );
     let successes = successes(case);
+    let daemons = case.lives.iter().map(|life| life.daemon + 1).max().unwrap_or(1);
     for fault in FAULTS {
         let own: Vec<&Injected> = case.faults.iter().filter(|injected| injected.fault == fault.name).collect();
         if own.is_empty() {
@@ -36,7 +37,7 @@ pub fn table(case: &Case, verdict: &Verdict) -> String {
         let runs = case.found.runs.iter().filter(|run| run.ran()).filter(under_way).count();
         let wrong = |wrong| verdict.findings.iter().filter(|found| found.wrong == wrong && felt(found, &own)).count();
         let recoveries: Vec<Millis> =
-            own.iter().filter_map(|fault| recovery(fault, &case.faults, &successes)).collect();
+            own.iter().filter_map(|fault| recovery(fault, &case.faults, daemons, &successes)).collect();
         let measured = recoveries.len();
         let recovery = p50_and_max(recoveries)
             .map_or("not alone".to_owned(), |(p50, max)| format!("{p50} ms, {max} ms ({measured})"));

@@ -60,8 +60,17 @@ pub struct Injected {
     pub daemon: usize,
     pub began: Millis,
     pub healed: Millis,
-    /// From when to when nothing could begin and land because of it.
-    pub outage: Option<(Millis, Millis)>,
+    /// When nothing could begin and land because of it.
+    pub outage: Option<Outage>,
+}
+
+/// From when to when nothing could begin and land.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Outage {
+    pub from: Millis,
+    pub to: Millis,
+    /// On this daemon alone, the others went on; `None`: anywhere.
+    pub only: Option<usize>,
 }
 
 impl Injected {

@@ -25,7 +25,7 @@ use found::{Found, Proof, Run};
 use model::Landed;
 use power::{Undone, undone};
 use std::path::PathBuf;
-use truth::{Answer, End, Injected, Life};
+use truth::{Answer, End, Injected, Life, Outage};
 
 const PID: u32 = 7;
 const LATE: Millis = 100_000;
@@ -267,6 +267,15 @@ fn an_answer_that_is_nowhere_is_lost_unless_something_accounts_for_it() {
         further(case, 9_000);
         row(case, "a", 9_000).error = None;
     });
+    assert_eq!(
+        says(|case| {
+            had_it(case);
+            case.lives[0].ended = Some((8_999, End::Killed));
+            case.answers.iter_mut().for_each(|answer| answer.asked = answer.asked.min(8_998));
+        }),
+        [""; 0],
+        "it was gone when the answer came"
+    );
     let full = Injected { fault: "disk-spool", daemon: 0, began: 0, healed: 9_500, outage: None };
     assert_eq!(
         says(|case| {
@@ -303,15 +312,24 @@ fn without_a_spool_a_run_that_had_its_answer_may_fail_when_the_database_is_away(
 
 #[test]
 fn a_recovery_counts_only_where_nothing_else_is_broken() {
-    let fault = |began, healed| Injected { fault: "x", daemon: 0, began, healed, outage: Some((began, healed)) };
+    let outage = |from, to, only: Option<usize>| Injected {
+        fault: "x",
+        daemon: only.unwrap_or(0),
+        began: from,
+        healed: to,
+        outage: Some(Outage { from, to, only }),
+    };
+    let fault = |from, to| outage(from, to, None);
     let successes: Vec<recovery::Success> =
         [(5, 8), (12, 15), (14, 14)].map(|(began, committed)| recovery::Success { began, committed }).into();
-    let of = |all: &[Injected]| recovery::recovery(&all[0], all, &successes);
+    let of = |all: &[Injected]| recovery::recovery(&all[0], all, 2, &successes);
     assert_eq!(of(&[fault(0, 10)]), Some(4), "the first to land of those that began after it");
     assert_eq!(of(&[fault(0, 10), fault(8, 11)]), None, "another outage at the heal");
     assert_eq!(of(&[fault(0, 10), fault(13, 20)]), None, "another outage before anything landed");
     assert_eq!(of(&[fault(0, 10), fault(3, 9), fault(14, 20)]), Some(4));
     assert_eq!(of(&[fault(0, 15)]), None, "nothing landed");
+    assert_eq!(of(&[fault(0, 10), outage(8, 11, Some(0))]), Some(4), "the other daemon goes on");
+    assert_eq!(of(&[fault(0, 10), outage(8, 11, Some(0)), outage(9, 20, Some(1))]), None, "no daemon goes on");
     assert_eq!(recovery::p50_and_max(vec![3, 1, 9]), Some((3, 9)));
 }
 

@@ -108,6 +108,17 @@ async fn an_older_claim_of_the_same_process_lands_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_outcome_that_takes_the_place_of_a_dead_process_s_claim_says_who_put_it_on_record() {
+    let (database, pool) = opened().await;
+    let (gone, alive) = (process(&pool, LONG).await, process(&pool, LONG).await);
+    claimed(&pool, &gone, &Run { instance: "dead:1".into(), ..run(1) }).await.unwrap();
+    gone.leave(&pool).await.unwrap();
+    ledger::record(&pool, alive.id(), &[Run { instance: "alive:2".into(), ..run(1) }]).await.unwrap();
+    let client = database.client().await;
+    assert_eq!(count(&client, "SELECT count(*) FROM trackd.runs WHERE instance = 'alive:2'").await, 1);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn runs_of_a_process_that_is_gone_are_found_and_those_of_one_that_lives_are_not() {
     let (_database, pool) = opened().await;
     let (gone, alive) = (process(&pool, LONG).await, process(&pool, LONG).await);
