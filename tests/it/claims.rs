@@ -111,7 +111,7 @@ async fn an_older_claim_of_the_same_process_lands_nothing() {
 async fn an_outcome_that_takes_the_place_of_a_dead_process_s_claim_says_who_put_it_on_record() {
     let (database, pool) = opened().await;
     let (gone, alive) = (process(&pool, LONG).await, process(&pool, LONG).await);
-    claimed(&pool, &gone, &Run { instance: "dead:1".into(), ..run(1) }).await.unwrap();
+    let _ = claimed(&pool, &gone, &Run { instance: "dead:1".into(), ..run(1) }).await.unwrap();
     gone.leave(&pool).await.unwrap();
     ledger::record(&pool, alive.id(), &[Run { instance: "alive:2".into(), ..run(1) }]).await.unwrap();
     let client = database.client().await;
