@@ -81,7 +81,8 @@ pub async fn files(stage: &Stage) -> Vec<String> {
         let mut beside = path.as_os_str().to_owned();
         beside.push(".reason");
         let reason = std::fs::read_to_string(beside).or_else(|_| std::fs::read_to_string(path)).unwrap_or_default();
-        is_in(path, "bad") && reason.starts_with("its run failed: shape: ")
+        // Where the disk was full, nothing beside it says so.
+        is_in(path, "bad") && (reason.is_empty() || reason.starts_with("its run failed: shape: "))
     };
     let waits = left.iter().any(|path| failed(path));
     left.retain(|path| !failed(path) && !(waits && is_in(path, "plans")));
