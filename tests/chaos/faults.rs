@@ -150,7 +150,7 @@ fn change(stage: &Stage, random: &mut fastrand::Rng) {
             let n = fleet.ever.len();
             fleet.add(tracker(format!("g{n}"), n, random));
         }
-        1 if !guests.is_empty() => drop(fleet.now.remove(guests[random.usize(0..guests.len())])),
+        1 if !guests.is_empty() => fleet.remove(guests[random.usize(0..guests.len())], now()),
         _ => fleet.patient = !fleet.patient,
     }
 }

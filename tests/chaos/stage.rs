@@ -54,6 +54,12 @@ pub struct Fleet {
 }
 
 impl Fleet {
+    /// Takes the n-th of those in force out of the configuration.
+    pub fn remove(&mut self, n: usize, at: Millis) {
+        let name = self.now.remove(n).name;
+        self.ever.iter_mut().filter(|tracker| tracker.name == name).for_each(|tracker| tracker.gone = Some(at));
+    }
+
     pub fn add(&mut self, tracker: Tracker) {
         self.ever.push(tracker.clone());
         self.now.push(tracker);
