@@ -272,7 +272,7 @@ fn a_credential_fills_what_is_not_shown_and_its_change_is_a_change_of_its_tracke
 #[test]
 fn a_credential_that_is_not_there_or_would_be_shown_is_a_fault() {
     let url = faults(&SMALL.replace("{{ vars.arena }}", "http://h/{{ credential.token }}"), &[]).join("\n");
-    assert!(url.contains("http.url: expected a text without `credential`: it is shown in logs"), "{url}");
+    assert!(url.contains("`http.url`: expected a text without `credential`: it is shown in logs"), "{url}");
     let missing = faults(&SMALL.replace("hunter2", "{{ credential.token }}"), &[]).join("\n");
     assert!(missing.contains("undefined value `credential.token`"), "{missing}");
     assert!(missing.contains("a credential is a file that trackd may read: /etc/trackd/credentials/NAME"), "{missing}");
