@@ -10,6 +10,11 @@ has_postgres() {
   compgen -G '/usr/lib/postgresql/*/bin/initdb' >/dev/null
 }
 
+# Whether this machine can boot a systemd in a box (see tests/box).
+can_box() {
+  [ "$(id -u)" = 0 ] && [ -x "${SYSTEMD_BOX:-../shared/systemd-box}" ] && grep -qw cgroup2 /proc/filesystems
+}
+
 # package:why, for each thing that is missing.
 missing() {
   command -v cc >/dev/null || echo 'gcc:the linker, and C parts of two crates'
@@ -22,6 +27,10 @@ missing() {
   [ "${1-}" != test ] || [ -x /usr/sbin/pgbouncer ] || echo 'pgbouncer:the tests connect through it'
   [ "${1-}" != chaos ] || compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null ||
     echo 'libfaketime:clocks of daemons are stepped'
+  if [ "${1-}" = test ] && can_box; then
+    command -v systemd-nspawn >/dev/null || echo 'systemd-container:a box with a systemd of its own'
+    command -v mmdebstrap >/dev/null || echo 'mmdebstrap:what is in the box'
+  fi
   [ "${1-}" != test ] || command -v curl >/dev/null || echo 'curl:the tests ask the pages with it'
 }
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  $RUNTIME_DIRECTORY                                      the daemon of this very service
-//!  else $XDG_RUNTIME_DIR/trackd, state_dir, /run/trackd    whichever runs the same configuration file
+//!  else $XDG_RUNTIME_DIR/trackd, state_dir, /run/trackd,   whichever runs the same configuration file
+//!  /run/trackd-NAME
 //! ```
 //!
 //! Must not know: what the answers mean.
@@ -165,7 +166,16 @@ impl From<Away> for Failure {
 
 fn places(config: Option<&Path>, environment: &Environment) -> Vec<PathBuf> {
     let state = config.map_or_else(|| environment.state_dir(), |path| config::state_dir(path, environment));
-    environment.user_runtime_dir().into_iter().chain([state, SYSTEM.into()]).collect()
+    environment.user_runtime_dir().into_iter().chain([state, SYSTEM.into()]).chain(instances()).collect()
+}
+
+/// Where the sockets of `trackd@NAME.service` are.
+fn instances() -> Vec<PathBuf> {
+    let entries = std::fs::read_dir("/run").into_iter().flatten().flatten();
+    entries
+        .filter(|entry| entry.file_name().to_string_lossy().starts_with("trackd-"))
+        .map(|entry| entry.path())
+        .collect()
 }
 
 /// One name for one file, also where it was named by a link or is gone.

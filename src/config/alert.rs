@@ -3,7 +3,6 @@
 //! In: a node. Out: checked values. Must not know: how somebody is told.
 
 use super::checked::{Alert, Webhook, WebhookUrl};
-use super::environment::Environment;
 use super::fault::Fault;
 use super::file::path;
 use super::node::Node;
@@ -17,17 +16,17 @@ const SECOND: Duration = Duration::from_secs(1);
 const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
-/// The systemd credential that holds the webhook's address.
+/// The credential that holds the webhook's address.
 const CREDENTIAL: &str = "alert.webhook";
 
 /// `[alert]`; `None` if it is at fault.
-pub(super) fn read(node: &Node, context: &Context<'_>, env: &Environment) -> Option<Alert> {
+pub(super) fn read(node: &Node, context: &Context<'_>) -> Option<Alert> {
     let sink = context.sink;
     let mut fields = sink.keep(Fields::new("alert", node, sink).map_err(|fault| fault.about("alert")))?;
     let (has_command, has_webhook) = (fields.entry("command").is_some(), fields.entry("webhook").is_some());
     let command = fields.get("command", command);
     let webhook = fields.get("webhook", |node| webhook(node, context)).flatten();
-    let credential = || Some(Webhook::at(WebhookUrl::File(env.credential(CREDENTIAL)?)));
+    let credential = || Some(Webhook::at(WebhookUrl::File(context.credentials.file(CREDENTIAL)?)));
     let webhook = if has_webhook { webhook } else { credential() };
     if !(has_command || has_webhook || webhook.is_some()) {
         fields.fault("missing key: `command`, `webhook`, or both,".into());

@@ -48,7 +48,7 @@ impl std::fmt::Debug for Config {
 pub struct Database {
     /// Default: `$DATABASE_URL`, else embedded.
     pub url: DatabaseUrl,
-    /// Holds the password, where `url` has none. Default: the systemd credential `database.password`, if there is one.
+    /// Holds the password, where `url` has none. Default: the credential `database.password`, if there is one.
     pub password_file: Option<PathBuf>,
     /// Connections kept. Default 5, 1..=1000.
     pub pool_size: u32,
@@ -142,7 +142,7 @@ pub enum Rotation {
 pub struct Alert {
     /// A program and its arguments.
     pub command: Option<Vec<String>>,
-    /// Default: the address in the systemd credential `alert.webhook`, if there is one.
+    /// Default: the address in the credential `alert.webhook`, if there is one.
     pub webhook: Option<Webhook>,
     /// A state is told when it has lasted so long. Default 1m, 0s..=1d.
     pub after: Duration,

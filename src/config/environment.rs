@@ -50,13 +50,6 @@ impl Environment {
         self.get("DATABASE_URL").unwrap_or("embedded")
     }
 
-    /// The file of a systemd credential, if the service was given it.
-    pub(super) fn credential(&self, name: &str) -> Option<PathBuf> {
-        self.get("CREDENTIALS_DIRECTORY")
-            .map(|directory| PathBuf::from(directory).join(name))
-            .filter(|file| file.exists())
-    }
-
     /// `$STATE_DIRECTORY` (its first word, as systemd may give several), else the place the user's kind has.
     pub fn state_dir(&self) -> PathBuf {
         if let Some(directories) = self.get("STATE_DIRECTORY") {

@@ -3,6 +3,7 @@
 //! In: text, where it came from, the environment. Out: `Config` or `Faults`. The only reader of the file.
 
 use super::checked::{Config, Daemon, Database, DatabaseUrl, Log, LogFile, LogFormat, Rotation};
+use super::credential::Credentials;
 use super::environment::{CONFIG, Environment};
 use super::fault::{self, Fault, Faults, quote};
 use super::node::{self, Entry, Node, Place, Value};
@@ -121,7 +122,8 @@ fn read(mut top: Fields<'_>, path: &Path, env: &Environment) -> Option<Config> {
         let node = top.entry(name).map_or_else(|| empty.clone(), |entry| entry.node);
         sink.keep(Fields::new(name, &node, sink).map_err(|fault| fault.about(name)))
     };
-    let database = section("database").map(|fields| database(fields, env, &folder));
+    let credentials = Arc::new(Credentials::new(env, &folder));
+    let database = section("database").map(|fields| database(fields, env, &folder, &credentials));
     let daemon = section("daemon").map(|fields| daemon(fields, env, &folder));
     let log = section("log").map(|fields| log(fields, &folder));
     let vars = Arc::new(vars(top.entry("vars"), sink));
@@ -130,9 +132,9 @@ fn read(mut top: Fields<'_>, path: &Path, env: &Environment) -> Option<Config> {
     let nodes =
         top.get("tracker", |node| node.list().map_err(|fault| fault.hint("a tracker is written as [[tracker]]")));
     top.finish();
-    let context = tracker::Context::new(sink, &vars, defaults, folder);
+    let context = tracker::Context::new(sink, &vars, defaults, folder, credentials);
     context.check_defaults();
-    let alert = alert.and_then(|node| alert::read(&node, &context, env)).map(Arc::new);
+    let alert = alert.and_then(|node| alert::read(&node, &context)).map(Arc::new);
     let mut trackers = Vec::new();
     for node in nodes.unwrap_or_default() {
         trackers.extend(tracker::read(&node, &context));
@@ -155,7 +157,7 @@ fn unique(trackers: &[tracker::Draft], sink: &Sink) {
     }
 }
 
-fn database(mut fields: Fields<'_>, env: &Environment, folder: &Path) -> Option<Database> {
+fn database(mut fields: Fields<'_>, env: &Environment, folder: &Path, credentials: &Credentials) -> Option<Database> {
     let url = match fields.entry("url") {
         Some(_) => fields.get("url", |node| database_url(node.text()?).ok_or_else(|| bad_url(node.place.clone()))),
         None => {
@@ -164,8 +166,10 @@ fn database(mut fields: Fields<'_>, env: &Environment, folder: &Path) -> Option<
             fields.sink.keep(url)
         }
     };
-    let password_file =
-        fields.get("password_file", path).map(|file| folder.join(file)).or_else(|| env.credential("database.password"));
+    let password_file = fields
+        .get("password_file", path)
+        .map(|file| folder.join(file))
+        .or_else(|| credentials.file("database.password"));
     let pool_size = fields.get("pool_size", |node| node.integer(1..=1000)).unwrap_or(5);
     let max_overflow = fields.get("max_overflow", |node| node.integer(0..=1000)).unwrap_or(10);
     let checked = Database {

@@ -6,6 +6,7 @@
 mod alert;
 pub mod checked;
 mod column;
+mod credential;
 pub mod diff;
 pub mod environment;
 pub mod fault;

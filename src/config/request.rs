@@ -50,7 +50,7 @@ fn rest(mut fields: Fields<'_>, context: &Context<'_>) -> HttpSource {
 pub(super) fn file(node: &Node, context: &Context<'_>) -> Result<Option<FileSource>, Fault> {
     let mut fields = Fields::new("file", node, context.sink)?;
     let path = fields.require("path", |node| {
-        let (path, example) = template(node, node.text()?, context)?;
+        let (path, example) = shown(node, node.text()?, context)?;
         match example.is_empty() || example.contains('\0') {
             true => Err(node.fault(format!("expected a path, got {}", quote(&example)))),
             false => Ok(path),
@@ -63,14 +63,30 @@ pub(super) fn file(node: &Node, context: &Context<'_>) -> Result<Option<FileSour
 
 /// Compiles a text and fills it for an imagined run.
 fn template(node: &Node, text: &str, context: &Context<'_>) -> Result<(Template, String), Fault> {
-    Template::compile(text)
-        .and_then(|template| template.bind(&context.vars))
-        .map_err(|(message, span)| Fault::new(node.place.part(span), message).hint("templates see `vars` and `run`"))
+    Template::compile(text).and_then(|template| template.with(&context.credentials).bind(&context.vars)).map_err(
+        |(message, span)| {
+            let hint = match message.contains("`credential") {
+                true => context.credentials.hint(),
+                false => "templates see `vars`, `run` and `credential`".to_owned(),
+            };
+            Fault::new(node.place.part(span), message).hint(hint)
+        },
+    )
+}
+
+/// As `template`, of what is shown in logs.
+fn shown(node: &Node, text: &str, context: &Context<'_>) -> Result<(Template, String), Fault> {
+    if Template::compile(text).is_ok_and(|template| template.sees("credential")) {
+        return Err(node.fault("expected a text without `credential`: it is shown in logs").hint(
+            "of a request the headers, the query and the body may hold secrets: http.headers.authorization = \"Bearer {{ credential.NAME }}\"",
+        ));
+    }
+    template(node, text, context)
 }
 
 /// An address; what may be a secret is not shown.
 pub(super) fn url(node: &Node, context: &Context<'_>) -> Result<Template, Fault> {
-    let (template, example) = template(node, node.text()?, context)?;
+    let (template, example) = shown(node, node.text()?, context)?;
     let rest = ["http://", "https://"].iter().find_map(|scheme| example.strip_prefix(scheme));
     let host = rest.and_then(|rest| rest.split(['/', '?', '#']).next()).unwrap_or("");
     // Neither is shown: a URL may hold a password or a token.

@@ -1,8 +1,9 @@
 //! `{{ … }}` in strings: minijinja with strict undefined, compiled once.
 //!
-//! In: the text as written, and `vars`. Out: a text per run; a template that does not look at `run` is filled once,
+//! In: the text as written, `vars` and `credential`. Out: a text per run; a template that does not look at `run` is filled once,
 //! when it is bound, and costs nothing after. Must not know: HTTP, files, who uses the text.
 
+use super::credential::Credentials;
 use minijinja::{Environment, UndefinedBehavior, Value, context, syntax::SyntaxConfig};
 use std::fmt;
 use std::ops::Range;
@@ -43,6 +44,15 @@ impl Template {
         );
         environment.add_template_owned(NAME, source.to_owned()).map_err(|error| placed(&error, source))?;
         Ok(Template { source: source.to_owned(), kind: Kind::Live(Arc::new(environment)) })
+    }
+
+    /// Lets it see secrets, as `credential`.
+    pub(super) fn with(mut self, credentials: &Arc<Credentials>) -> Template {
+        if let Kind::Live(environment) = &mut self.kind {
+            let credential = Value::from_dyn_object(Arc::clone(credentials));
+            Arc::make_mut(environment).add_global("credential", credential);
+        }
+        self
     }
 
     /// Fixes `vars`, and gives the text for an imagined run, so that its form can be checked.
@@ -86,6 +96,16 @@ impl Template {
                 .get_template(NAME)
                 .and_then(|template| template.render(context))
                 .map_err(|error| placed(&error, &self.source).0),
+        }
+    }
+
+    /// Whether it looks at `name`.
+    pub(super) fn sees(&self, name: &str) -> bool {
+        match &self.kind {
+            Kind::Constant(_) => false,
+            Kind::Live(environment) => {
+                environment.get_template(NAME).is_ok_and(|template| template.undeclared_variables(false).contains(name))
+            }
         }
     }
 

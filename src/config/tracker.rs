@@ -3,6 +3,7 @@
 //! In: a tracker's node and what it may depend on. Out: a `Draft`. Must not know: other trackers.
 
 use super::checked::{OnBadRow, Retry, SourceSpec, Tracker};
+use super::credential::Credentials;
 use super::fault::{Fault, quote};
 use super::node::{Entry, Node, Place, Value};
 use super::read::{Fields, Sink};
@@ -11,6 +12,7 @@ use crate::schedule::{Missed, MissedPolicy, Overlap, Schedule, cron::Cron, every
 use crate::shape::Table;
 use jiff::tz::TimeZone;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 const SECOND: Duration = Duration::from_secs(1);
@@ -23,6 +25,7 @@ pub(super) struct Context<'s> {
     pub(super) sink: &'s Sink,
     /// For templates.
     pub(super) vars: minijinja::Value,
+    pub(super) credentials: Arc<Credentials>,
     /// The folder of the file.
     pub(super) folder: PathBuf,
     /// What a change of the vars or the folder changes in each fingerprint.
@@ -54,9 +57,15 @@ struct Common {
 }
 
 impl<'s> Context<'s> {
-    pub(super) fn new(sink: &'s Sink, vars: &serde_json::Value, defaults: Option<Node>, folder: PathBuf) -> Self {
+    pub(super) fn new(
+        sink: &'s Sink,
+        vars: &serde_json::Value,
+        defaults: Option<Node>,
+        folder: PathBuf,
+        credentials: Arc<Credentials>,
+    ) -> Self {
         let salt = fingerprint::of_text(&format!("{}\0{vars}", folder.display()));
-        Context { sink, vars: template::value(vars), folder, salt, defaults }
+        Context { sink, vars: template::value(vars), credentials, folder, salt, defaults }
     }
 
     /// Reads `[defaults]` by itself, so that a fault in it is found whatever the trackers override.
@@ -80,7 +89,8 @@ pub(super) fn read(node: &Node, context: &Context<'_>) -> Option<Draft> {
     if let Some(defaults) = context.defaults.as_ref().and_then(|node| node.table().ok()) {
         under(&mut fields.entries, defaults);
     }
-    let fingerprint = fingerprint::of_entries(&fields.entries, context.salt);
+    let entries = fields.entries.clone();
+    context.credentials.take_used();
     let name = fields.require("name", |node| Ok((tracker_name(node)?, node.place.clone())));
     fields.exclusive("schedule", "every");
     let common = common(&mut fields);
@@ -92,6 +102,8 @@ pub(super) fn read(node: &Node, context: &Context<'_>) -> Option<Draft> {
         other => other.map_err(|fault| fault.hint("a table is written as [[tracker.table]]")),
     });
     fields.finish();
+    let used = fingerprint::of_text(&context.credentials.take_used().join("\0"));
+    let fingerprint = fingerprint::of_entries(&entries, context.salt ^ used);
     let tables: Vec<_> = nodes.unwrap_or_default().iter().map(|node| table::read(node, sink)).collect();
     let built: Option<Vec<_>> = tables.iter().map(|draft| draft.table.clone()).collect();
     let tracker = match (&name, common.schedule, http.or(file), built) {

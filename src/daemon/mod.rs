@@ -149,6 +149,8 @@ struct Daemon {
     supervisor: Supervisor,
     status: watch::Receiver<Arc<Status>>,
     watchdog: systemd::Watchdog,
+    start: systemd::Start,
+    line: systemd::Line,
     looks: u64,
     told_lost: lost::Told,
 }
@@ -196,6 +198,8 @@ impl Daemon {
             config,
             status,
             watchdog: systemd::Watchdog::from_environment(),
+            start: systemd::Start::now(),
+            line: systemd::Line::default(),
             looks: 0,
             told_lost: lost::Told::default(),
             setup,
@@ -253,6 +257,14 @@ impl Daemon {
     fn begin_degraded(&mut self, at: Timestamp) {
         self.scheduler.begin(self.config.trackers.iter().map(|tracker| (tracker, at)));
         self.begun = Some(at);
+        // Up, if not well: systemd must not kill it for a database that is late.
+        self.state.phase(Phase::Degraded);
+        self.ready();
+    }
+
+    fn ready(&mut self) {
+        systemd::ready();
+        self.line.show(&self.snapshot());
     }
 
     /// The ledger is open and whole: sets the timers, runs what is to be caught up, and says so.
@@ -278,8 +290,7 @@ impl Daemon {
         self.state.phase(Phase::Running);
         // A daemon that is started often may never be there at its hour.
         self.scheduler.chores().notify_one();
-        systemd::ready();
-        systemd::status(&self.snapshot());
+        self.ready();
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"), config = %self.config.path.display(), trackers = self.config.trackers.len(),
             workers = self.config.daemon.workers, caught_up, missed = opened.missed,
@@ -294,8 +305,11 @@ impl Daemon {
         self.tell_lost_lines();
         // This loop moves, or it would not be here: what is left to prove is that the scheduler does.
         self.watchdog.feed(self.scheduler.beats(), Instant::now());
+        if !self.state.is_up() {
+            self.start.goes_on(Instant::now());
+        }
         if self.status.has_changed().unwrap_or(false) {
-            systemd::status(&self.status.borrow_and_update());
+            self.line.show(&self.status.borrow_and_update());
         }
         Ok(())
     }

@@ -12,14 +12,13 @@
 use super::intake::Intake;
 use super::ledger::{Ledger, Memory, Unusable};
 use super::state::State;
-use super::systemd;
 use super::work::Due;
 use crate::class::Class;
 use crate::clock;
 use crate::config::Tracker;
 use crate::schedule::jitter::jitter;
 use crate::schedule::missed::{Span, catch_up, share};
-use crate::status::{Kind, Phase, Run};
+use crate::status::{Kind, Run};
 use jiff::{SignedDuration, Timestamp};
 use std::sync::Arc;
 use std::time::Duration;
@@ -95,13 +94,8 @@ impl Opening {
                 Ok(opened) => return Ok(opened),
                 Err(error) => error,
             };
-            if !self.state.is_up() {
-                if error.class == Class::Standing {
-                    return Err(error);
-                }
-                // Up, if not well: systemd must not kill it for a database that is late.
-                self.state.phase(Phase::Degraded);
-                systemd::ready();
+            if !self.state.is_up() && error.class == Class::Standing {
+                return Err(error);
             }
             if told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
                 tracing::warn!(error = %error, hint = error.hint, "database is away: payloads are kept until it is back");

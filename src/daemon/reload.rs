@@ -16,9 +16,14 @@ use crate::clock;
 use crate::config::diff::{Diff, diff, kept_url};
 use crate::config::{self, Config, Tracker};
 use crate::log::Event;
-use crate::status::Reload;
+use crate::status::{Reload, Status};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::timeout;
+
+/// How long the status of very many trackers may take to be published.
+const PUBLISHED: Duration = Duration::from_secs(2);
 
 /// Why a reload is refused.
 struct Refused {
@@ -46,6 +51,7 @@ impl Daemon {
         }
         if let Some(by) = &by {
             let outcome = self.reload(by).await;
+            self.published(&outcome).await;
             asks::tell(waiting.reloads, &outcome);
         }
         by.is_some()
@@ -71,6 +77,13 @@ impl Daemon {
             systemd::ready();
         }
         outcome
+    }
+
+    /// Waits until the status shows it: whoever asked for a reload looks there next.
+    async fn published(&self, outcome: &Reload) {
+        let mut status = self.status.clone();
+        let shows = |status: &Arc<Status>| status.last_reload.as_ref().is_some_and(|last| last.at >= outcome.at);
+        let _ = timeout(PUBLISHED, status.wait_for(shows)).await;
     }
 
     fn tell_reloaded(&self, by: &str, diff: &Diff) {

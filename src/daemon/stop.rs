@@ -25,6 +25,7 @@ impl Daemon {
         let drain = self.config.daemon.drain;
         systemd::stopping(drain + FLUSH + CLOSE);
         self.state.phase(Phase::Draining);
+        self.line.show(&self.snapshot());
         self.asks.close();
         self.supervisor.dismiss("scheduler");
         // What waited has no row: the next start finds these instants missed and follows `missed`.

@@ -242,6 +242,43 @@ fn an_alert_has_its_times_and_a_webhook_from_the_file_the_environment_or_a_crede
 }
 
 #[test]
+fn a_credential_fills_what_is_not_shown_and_its_change_is_a_change_of_its_tracker() {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("credentials")).unwrap();
+    let put = |text: &str| std::fs::write(folder.path().join("credentials/api.token"), text).unwrap();
+    let keys = "headers = { a = 'Bearer {{ credential[\"api.token\"] }}' }, query = { t = '{{ credential[\"api.token\"] }}' }, \
+                body = '{{ run.attempt }} {{ credential[\"api.token\"] }}'";
+    let with = |name: &str, keys: &str| {
+        format!(
+            "[[tracker]]\nname = \"{name}\"\nevery = \"15s\"\nhttp = {{ url = \"http://h/\", {keys} }}\n[[tracker.table]]\n\
+             name = \"{name}\"\nhistory = \"snapshot\"\nkey = [\"k\"]\nrows = \".\"\ncolumns = {{ k = \"text\" }}\n"
+        )
+    };
+    let text = with("secret", keys) + &with("open", "method = \"GET\"");
+    let read = || config::parse(&text, &folder.path().join("config.toml"), &environment(&[])).unwrap();
+    put("m4rked-one\n");
+    let one = read();
+    let SourceSpec::Http(http) = &one.trackers[0].source else { panic!("no http") };
+    assert_eq!(http.headers[0].1.0.constant(), Some("Bearer m4rked-one"));
+    assert_eq!(http.query[0].1.constant(), Some("m4rked-one"));
+    let context = template::value(&serde_json::json!({"run": {"attempt": 2}}));
+    assert_eq!(http.body.as_ref().unwrap().render(&context).unwrap(), "2 m4rked-one");
+    assert!(!format!("{one:?}").contains("m4rked"));
+    assert!(diff(&one, &read()).changed.is_empty());
+    put("m4rked-two\n");
+    assert_eq!(diff(&one, &read()).changed, ["secret"]);
+}
+
+#[test]
+fn a_credential_that_is_not_there_or_would_be_shown_is_a_fault() {
+    let url = faults(&SMALL.replace("{{ vars.arena }}", "http://h/{{ credential.token }}"), &[]).join("\n");
+    assert!(url.contains("`http.url`: expected a text without `credential`: it is shown in logs"), "{url}");
+    let missing = faults(&SMALL.replace("hunter2", "{{ credential.token }}"), &[]).join("\n");
+    assert!(missing.contains("undefined value `credential.token`"), "{missing}");
+    assert!(missing.contains("a credential is a file that trackd may read: /etc/trackd/credentials/NAME"), "{missing}");
+}
+
+#[test]
 fn what_is_told_and_how_is_no_tracker_s_change() {
     let of = |alert: &str| parse(&format!("{SMALL}\n[alert]\ncommand = [\"page\"]\n{alert}")).unwrap();
     let diff = diff(&of(""), &of("repeat = \"2h\""));

@@ -29,6 +29,8 @@ async fn a_reload_that_is_asked_for_is_over_when_it_is_answered() {
     let output = home.trackd(&["reload"]);
     assert_eq!(stdout(&output), "added 1 (b), changed 0, removed 0\n", "{}", stderr(&output));
     assert_eq!(output.status.code(), Some(0));
+    let status = stdout(&home.trackd(&["status"]));
+    assert!(status.contains("\nb\t"), "who asked sees it: {status}");
     assert_eq!(daemon.said("configuration reloaded"), 1, "{}", daemon.log());
     let by = format!("uid {}, process ", rustix::process::geteuid().as_raw());
     assert!(daemon.said(&by) >= 1, "who asked: {}", daemon.log());

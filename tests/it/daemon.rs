@@ -424,7 +424,7 @@ async fn the_manager_hears_of_ready_reload_and_stop_and_nothing_from_the_embedde
     let said = told(&manager);
     let times = |word: &str| said.lines().filter(|line| line.starts_with(word)).count();
     assert_eq!((times("READY=1"), times("RELOADING=1"), times("STOPPING=1")), (2, 1, 1), "{said}");
-    assert!(said.contains("STATUS=running: 1 trackers"), "{said}");
+    assert!(said.contains("STATUS=running: 1 tracker"), "{said}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -212,3 +212,16 @@ fn the_rules_see_what_they_forbid() {
     assert!(code("use tokio::sync; // x\n").contains("tokio"));
     assert!(!code("let a = \"tokio\"; // tokio\n").contains("tokio"));
 }
+
+#[test]
+fn the_template_unit_is_the_unit_but_for_its_names() {
+    let read =
+        |name: &str| std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("systemd").join(name)).unwrap();
+    let template = read("trackd@.service");
+    let (_, template) = template.split_once("[Unit]").unwrap();
+    let named = template
+        .replace("--config /etc/trackd/%i.toml ", "")
+        .replace("trackd-%i", "trackd")
+        .replace("trackd %i:", "trackd:");
+    assert_eq!(format!("[Unit]{named}"), read("trackd.service"));
+}

@@ -233,7 +233,9 @@ impl Cluster {
         let text = format!(
             "# Written by trackd at each start; own settings belong in postgresql.auto.conf (ALTER SYSTEM).\n\
              listen_addresses = ''\nunix_socket_directories = '{socket}'\nunix_socket_permissions = 0700\nport = 5432\n\
-             max_connections = 200\nlogging_collector = on\nlog_directory = 'log'\n\
+             max_connections = 200\n\
+             # Compiled statements need memory that is written and then run, which the unit does not allow.\n\
+             jit = off\nlogging_collector = on\nlog_directory = 'log'\n\
              # Seven files, one a weekday, written over after a week.\n\
              log_filename = 'postgresql-%a.log'\nlog_truncate_on_rotation = on\nlog_rotation_age = 1d\nlog_rotation_size = 0\n"
         );

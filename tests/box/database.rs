@@ -1,0 +1,52 @@
+//! Where rows land: the embedded database, the system's own, and none for a while.
+
+use crate::machine::{Outcome, expect};
+use crate::service::{PEER, Service, config, of_file};
+
+fn ten() -> String {
+    (0..10).map(|number| of_file(&format!("t{number}"))).collect()
+}
+
+/// The first minute after an installation.
+pub fn embedded(service: &Service<'_>) -> Outcome<()> {
+    service.fresh(&config("embedded", &ten()))?;
+    let count = "SELECT count(DISTINCT tracker) = 10 FROM trackd.runs WHERE status = 'succeeded'";
+    let shell = format!("cd / && [ \"$(trackd psql -- -XAtqc \"{count}\")\" = t ]");
+    service.machine.eventually("rows of ten trackers", &shell)?;
+    let jit = service.machine.run("cd / && trackd psql -- -XAtqc 'SHOW jit'")?;
+    expect(jit == "off", || format!("jit is {jit}: its code would not run in the sandbox"))?;
+    let shell = "systemctl status trackd --no-pager | grep -E 'Status: \"running: 10 trackers.*; next t[0-9] at 20'";
+    service.machine.eventually("systemctl status", shell).map(drop)
+}
+
+/// No password anywhere.
+pub fn peer(service: &Service<'_>) -> Outcome<()> {
+    service.fresh(&config(PEER, &ten()))?;
+    service.holds(
+        "rows of ten trackers",
+        "SELECT count(DISTINCT tracker) = 10 FROM trackd.runs WHERE status = 'succeeded'",
+    )?;
+    let role = service
+        .ask("SELECT DISTINCT usename FROM pg_stat_activity WHERE usename = 'trackd' AND client_addr IS NULL")?;
+    expect(role == "trackd", || format!("connected as {role:?}"))
+}
+
+/// As after a boot at which PostgreSQL fails.
+pub fn away(service: &Service<'_>) -> Outcome<()> {
+    service.cleared(&config(PEER, &of_file("a")))?;
+    let (machine, since) = (service.machine, service.now()?);
+    machine.run("systemctl stop 'postgresql@*-main.service'")?;
+    machine.run("systemctl start trackd")?;
+    service.becomes("StatusText", "'degraded since 20'*")?;
+    service.tells("degraded", 1, &since)?;
+    machine.eventually(
+        "payloads wait",
+        "systemctl show -p StatusText trackd | grep -E '[3-9] payloads waiting in the spool'",
+    )?;
+    machine.run("systemctl start postgresql@*-main.service --all")?;
+    service.becomes("StatusText", "running:*")?;
+    service.tells("recovered", 1, &since)?;
+    service.holds("what waited lands", "SELECT count(*) > 5 FROM a")?;
+    machine.run("systemctl stop trackd")?;
+    service.is_whole("a")
+}
