@@ -17,6 +17,7 @@ mod control;
 mod daemon;
 mod demo;
 mod doctor;
+mod dropins;
 mod embedded;
 mod examples;
 mod failover;
