@@ -26,6 +26,7 @@ mod health;
 mod hosts;
 mod init;
 mod landing;
+mod man;
 mod metrics;
 mod outage;
 mod pool;
