@@ -29,6 +29,7 @@ mod landing;
 mod man;
 mod metrics;
 mod outage;
+mod package;
 mod pool;
 mod prune;
 mod recorded;
