@@ -87,7 +87,7 @@ fn every_fault_names_the_file_and_the_line_it_is_in() {
     let files = Files::new(
         "[daemon]\nworkers = 0\n",
         &[
-            ("10-a.toml", "\n\n[daemon]\nwrokers = 2\n"),
+            ("10-a.toml", "\n\n[log]\nformet = 2\n"),
             ("20-b.toml", "[log]\nlevel = \"loud\"\n[vars\n"),
             ("30-c.toml", "tracker = 3\n"),
         ],
@@ -96,15 +96,14 @@ fn every_fault_names_the_file_and_the_line_it_is_in() {
         files.faults(),
         [
             "config.toml:2:11: `daemon.workers`: expected integer from 1 to 1024, got 0",
-            "conf.d/10-a.toml:4:1: unknown key `wrokers`; did you mean `workers`? known keys of daemon: listen, workers, \
-             per_host, drain, state_dir, spool_max, keep_runs",
+            "conf.d/10-a.toml:4:1: unknown key `formet`; did you mean `format`? known keys of log: level, format, file",
             "conf.d/20-b.toml:2:10: `log.level`: expected a log level, got \"loud\"; known levels: off, error, warn, info, debug, trace",
             "conf.d/20-b.toml:3:6: unclosed table, expected `]`",
             "conf.d/30-c.toml:1:11: `tracker`: expected array, got integer; a tracker is written as [[tracker]]",
         ]
     );
     let report = files.load_in(&[]).unwrap_err().render(false);
-    assert!(report.contains("conf.d/10-a.toml:4:1\n  |\n4 | wrokers = 2\n  | ^^^^^^^"), "{report}");
+    assert!(report.contains("conf.d/10-a.toml:4:1\n  |\n4 | formet = 2\n  | ^^^^^^"), "{report}");
 }
 
 #[test]
