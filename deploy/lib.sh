@@ -23,6 +23,8 @@ missing() {
   has_postgres || echo 'postgresql:the embedded database, and the tests'
   command -v psql >/dev/null || echo 'postgresql-client:trackd psql'
   [ -e /etc/ssl/certs/ca-certificates.crt ] || echo 'ca-certificates:https'
+  [ "${1-}" != package ] || command -v dpkg-shlibdeps >/dev/null || echo 'dpkg-dev:what the package depends on'
+  [ "${1-}" != package ] || command -v lintian >/dev/null || echo 'lintian:what Debian expects of a package'
   [ "${1-}" != test ] || command -v jq >/dev/null || echo 'jq:the tests compare with it'
   [ "${1-}" != test ] || [ -x /usr/sbin/pgbouncer ] || echo 'pgbouncer:the tests connect through it'
   [ "${1-}" != chaos ] || compgen -G '/usr/lib/*/faketime/libfaketimeMT.so.1' >/dev/null ||

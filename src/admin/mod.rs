@@ -1,7 +1,7 @@
 //! What the daemon shows of itself over HTTP: pages for browsers on TCP, and a control socket for `trackd` itself.
 //!
 //! ```text
-//!  TCP listener ---+                      +--> /healthz /readyz /api/status /      (both)
+//!  TCP listener ---+                      +--> /healthz /readyz /api/status /metrics /  (both)
 //!                  +--connection--> routes+
 //!  trackd.sock ----+  few, short          +--> /control/…                           (the socket only)
 //! ```
@@ -11,6 +11,7 @@
 
 mod connections;
 pub mod control;
+mod metrics;
 mod page;
 mod routes;
 pub mod socket;

@@ -2,6 +2,7 @@
 //!
 //! Must not know: connections, how the status is made.
 
+use super::metrics;
 use super::page::Page;
 use crate::clock;
 use crate::status::{Phase, Status, Tracker};
@@ -38,9 +39,10 @@ pub(super) fn router(status: watch::Receiver<Arc<Status>>, local: bool) -> Route
         .route("/healthz", get(healthy))
         .route("/readyz", get(ready))
         .route("/api/status", get(api_status))
+        .route("/metrics", get(scraped))
         .route("/page.css", get(async || asset("text/css; charset=utf-8", include_str!("page.css"))))
         .route("/page.js", get(async || asset("text/javascript; charset=utf-8", include_str!("page.js"))))
-        .fallback(async || (StatusCode::NOT_FOUND, "not found: /, /healthz, /readyz, /api/status\n"))
+        .fallback(async || (StatusCode::NOT_FOUND, "not found: /, /healthz, /readyz, /api/status, /metrics\n"))
         .layer(from_fn_with_state(local, guarded))
         .with_state(Shown { status, page: Arc::new(Page::new()) })
 }
@@ -109,6 +111,10 @@ fn named<'a>(trackers: impl Iterator<Item = &'a Tracker>, what: &str) -> Option<
 
 async fn api_status(State(shown): State<Shown>) -> Response {
     Json(&*shown.now()).into_response()
+}
+
+async fn scraped(State(shown): State<Shown>) -> Response {
+    ([(header::CONTENT_TYPE, metrics::TYPE)], metrics::render(&shown.now())).into_response()
 }
 
 fn asset(kind: &'static str, text: &'static str) -> impl IntoResponse {

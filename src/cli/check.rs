@@ -66,7 +66,7 @@ async fn against_database(config: &Config) -> Result<(), Failure> {
             return Err(Failure::config(broken.join("\n")));
         }
     }
-    print::line(format!("{}: {} trackers, {} tables", config.path.display(), config.trackers.len(), all.len()))?;
+    print::line(format!("{}: {} trackers, {} tables", files(config), config.trackers.len(), all.len()))?;
     if !database.is_made() {
         return print::line("database: embedded, made at the first start, with all tables");
     }
@@ -81,4 +81,10 @@ async fn against_database(config: &Config) -> Result<(), Failure> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// `config.toml, conf.d/10-prices.toml`: every file that was read.
+fn files(config: &Config) -> String {
+    let names = std::iter::once(&config.path).chain(&config.drop_ins).map(|path| path.display().to_string());
+    names.collect::<Vec<_>>().join(", ")
 }

@@ -16,6 +16,7 @@ mod failure;
 mod init;
 mod interrupt;
 mod maintain;
+mod man;
 mod migrate;
 mod once;
 mod pages;
@@ -85,6 +86,8 @@ enum Command {
     Demo(demo::Args),
     /// Print a completion script for a shell.
     Completions(completions::Args),
+    /// Print the manual, or write its pages into a directory.
+    Man(man::Args),
 }
 
 /// Runs the program.
@@ -148,6 +151,7 @@ async fn dispatch(cli: Cli, signals: Option<std::io::Result<Signals>>) -> Result
         Command::Psql(args) => psql::psql(&load(path)?, args).await,
         Command::Demo(args) => demo::demo(args, installed(signals)?).await,
         Command::Completions(args) => completions::completions(args),
+        Command::Man(args) => man::man(args),
     }
 }
 

@@ -14,6 +14,8 @@ use std::time::Duration;
 pub struct Config {
     /// The file it came from.
     pub path: PathBuf,
+    /// Files that were laid over it, in order.
+    pub drop_ins: Vec<PathBuf>,
     /// `[database]`; a change needs a restart.
     pub database: Database,
     /// `[daemon]`; a change of `listen`, `workers`, `per_host` or `state_dir` needs a restart.
@@ -33,6 +35,7 @@ impl std::fmt::Debug for Config {
         let vars: Vec<&String> = self.vars.as_object().into_iter().flat_map(|vars| vars.keys()).collect();
         f.debug_struct("Config")
             .field("path", &self.path)
+            .field("drop_ins", &self.drop_ins)
             .field("database", &self.database)
             .field("daemon", &self.daemon)
             .field("log", &self.log)

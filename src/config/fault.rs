@@ -3,8 +3,9 @@
 //! In: faults as the reader finds them. Out: rustc-like reports, or one line each for the journal. What `secrets`
 //! finds is masked in the lines that are shown. Must not know: which keys there are.
 
+use super::files::Files;
 use super::node::Place;
-use annotate_snippets::{AnnotationKind, Level, Origin, Renderer, Snippet};
+use annotate_snippets::{AnnotationKind, Element, Level, Origin, Renderer, Snippet};
 use std::fmt;
 use std::ops::Range;
 
@@ -12,6 +13,8 @@ use std::ops::Range;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fault {
     pub(super) place: Place,
+    /// Where the other of two stands, and what it is: "first here".
+    other: Option<Box<(Place, &'static str)>>,
     /// The key it is about.
     key: Option<String>,
     message: String,
@@ -22,11 +25,16 @@ pub struct Fault {
 
 impl Fault {
     pub(super) fn new(place: Place, message: impl Into<String>) -> Fault {
-        Fault { place, key: None, message: message.into(), hint: None, derived: false }
+        Fault { place, other: None, key: None, message: message.into(), hint: None, derived: false }
     }
 
     pub(super) fn hint(mut self, hint: impl Into<String>) -> Fault {
         self.hint = Some(hint.into());
+        self
+    }
+
+    pub(super) fn other(mut self, place: Place, what: &'static str) -> Fault {
+        self.other = Some(Box::new((place, what)));
         self
     }
 
@@ -55,23 +63,21 @@ impl Fault {
     }
 }
 
-/// Every fault of one configuration, in the order of the file; at least one.
+/// Every fault of one configuration, in the order of its files; at least one.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Faults {
-    /// The file, as it was named.
-    name: String,
-    /// Its text, secrets masked.
-    text: String,
+    /// What was read, secrets masked.
+    files: Files,
     list: Vec<Fault>,
 }
 
 impl Faults {
-    /// Sorts, drops doubles, masks `secrets` (bytes of `text`).
-    pub(super) fn new(name: String, text: &str, mut list: Vec<Fault>, secrets: &[Range<usize>]) -> Faults {
+    /// Sorts, drops doubles, masks `secrets` (bytes of all files).
+    pub(super) fn new(files: Files, mut list: Vec<Fault>, secrets: &[Range<usize>]) -> Faults {
         // A fault of the defaults is met again in each tracker; the sort is stable, and the defaults were read first.
         list.sort_by(|a, b| (&a.place, &a.message).cmp(&(&b.place, &b.message)));
         list.dedup_by(|a, b| a.place == b.place && a.message == b.message);
-        Faults { name, text: mask(text, secrets), list }
+        Faults { files: files.masked(secrets), list }
     }
 
     /// How many.
@@ -84,7 +90,7 @@ impl Faults {
         self.list.is_empty()
     }
 
-    /// The faults, in the order of the file.
+    /// The faults, in the order of the files.
     pub fn iter(&self) -> impl Iterator<Item = &Fault> {
         self.list.iter()
     }
@@ -92,19 +98,23 @@ impl Faults {
     /// `config.toml:12:3: message; hint`, one line a fault.
     pub fn lines(&self) -> impl Iterator<Item = String> {
         self.list.iter().map(|fault| {
-            let place = match &fault.place {
-                Place::Whole => self.name.clone(),
-                Place::Variable(name) => name.to_string(),
-                Place::File { span, .. } => {
-                    let (line, column) = position(&self.text, span.0);
-                    format!("{}:{line}:{column}", self.name)
-                }
-            };
-            match &fault.hint {
-                Some(hint) => format!("{place}: {}; {hint}", fault.message()),
-                None => format!("{place}: {}", fault.message()),
+            let mut line = format!("{}: {}", self.place(&fault.place), fault.message());
+            if let Some((place, what)) = fault.other.as_deref() {
+                line.push_str(&format!(", {what}: {}", self.place(place)));
             }
+            if let Some(hint) = &fault.hint {
+                line.push_str(&format!("; {hint}"));
+            }
+            line
         })
+    }
+
+    fn place(&self, place: &Place) -> String {
+        match place {
+            Place::Whole => self.files.main().display().to_string(),
+            Place::Variable(name) => name.to_string(),
+            Place::File { span, .. } => self.files.place(span.0),
+        }
     }
 
     /// The report for people, and a last line that counts.
@@ -113,25 +123,51 @@ impl Faults {
         let mut report = String::new();
         for fault in &self.list {
             let title = Level::ERROR.primary_title(fault.message());
-            let group = match &fault.place {
-                Place::Whole => title.element(Origin::path(self.name.as_str())),
-                Place::Variable(name) => title.element(Origin::path(format!("environment variable {name}"))),
-                Place::File { span, .. } => title.element(
-                    Snippet::source(self.text.as_str())
-                        .path(self.name.as_str())
-                        .annotation(AnnotationKind::Primary.span(on_one_line(&self.text, *span))),
-                ),
-            };
-            let group = match &fault.hint {
-                Some(hint) => group.element(Level::HELP.message(hint.as_str())),
-                None => group,
-            };
+            let mut group = title.element(self.shown(&fault.place, AnnotationKind::Primary, None));
+            if let Some((place, what)) = fault.other.as_deref() {
+                group = group.element(self.shown(place, AnnotationKind::Context, Some(what)));
+            }
+            if let Some(hint) = &fault.hint {
+                group = group.element(Level::HELP.message(hint.as_str()));
+            }
             report.push_str(&renderer.render(&[group]));
             report.push_str("\n\n");
         }
         let plural = if self.list.len() == 1 { "fault" } else { "faults" };
-        report.push_str(&format!("{} {plural} in {}\n", self.list.len(), self.name));
+        report.push_str(&format!("{} {plural} in {}\n", self.list.len(), self.names().join(", ")));
         report
+    }
+
+    /// A place as a report shows it.
+    fn shown<'f>(&'f self, place: &Place, kind: AnnotationKind, label: Option<&'f str>) -> Element<'f> {
+        match place {
+            Place::Whole => Origin::path(self.files.main().to_string_lossy()).into(),
+            Place::Variable(name) => Origin::path(format!("environment variable {name}")).into(),
+            Place::File { span: (start, end), .. } => {
+                let file = self.files.of(*start);
+                let span = on_one_line(file.text, (start - file.start, end - file.start));
+                Snippet::source(file.text)
+                    .path(file.path.to_string_lossy())
+                    .annotation(kind.span(span).label(label))
+                    .into()
+            }
+        }
+    }
+
+    /// The files that have faults; the main file for those that are in none.
+    fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for fault in &self.list {
+            let path = match &fault.place {
+                Place::File { span, .. } => self.files.of(span.0).path,
+                _ => self.files.main(),
+            };
+            let name = path.display().to_string();
+            if !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        names
     }
 }
 
@@ -179,14 +215,6 @@ pub(super) fn quote(text: &str) -> String {
     }
 }
 
-/// Line and column, both from 1, the column in characters.
-fn position(text: &str, offset: usize) -> (usize, usize) {
-    let before = &text.as_bytes()[..offset.min(text.len())];
-    let line_start = before.iter().rposition(|&byte| byte == b'\n').map_or(0, |newline| newline + 1);
-    let line = before.iter().filter(|&&byte| byte == b'\n').count() + 1;
-    (line, String::from_utf8_lossy(&before[line_start..]).chars().count() + 1)
-}
-
 /// The first line of a span: a report shows where, not all of it.
 fn on_one_line(text: &str, (start, end): (usize, usize)) -> Range<usize> {
     let start = floor(text, start);
@@ -197,16 +225,4 @@ fn on_one_line(text: &str, (start, end): (usize, usize)) -> Range<usize> {
 
 fn floor(text: &str, index: usize) -> usize {
     (0..=index.min(text.len())).rev().find(|&i| text.is_char_boundary(i)).unwrap_or(0)
-}
-
-/// Each byte of a secret becomes `*`, so that all places stay.
-fn mask(text: &str, secrets: &[Range<usize>]) -> String {
-    let mut bytes = text.as_bytes().to_vec();
-    for secret in secrets {
-        let end = secret.end.min(bytes.len());
-        for byte in bytes[secret.start.min(end)..end].iter_mut().filter(|byte| !matches!(byte, b'\n' | b'\r')) {
-            *byte = b'*';
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }

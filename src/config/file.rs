@@ -1,16 +1,19 @@
-//! From the file as written to a `Config`, or to every fault of it.
+//! From the files as written to a `Config`, or to every fault of them.
 //!
-//! In: text, where it came from, the environment. Out: `Config` or `Faults`. The only reader of the file.
+//! In: texts, where they came from, the environment. Out: `Config` or `Faults`.
 
 use super::checked::{Config, Daemon, Database, DatabaseUrl, Log, LogFile, LogFormat, Rotation};
 use super::credential::Credentials;
 use super::environment::{CONFIG, Environment};
 use super::fault::{self, Fault, Faults, quote};
+use super::files::Files;
+use super::merge::merge;
 use super::node::{self, Entry, Node, Place, Value};
 use super::read::{Fields, Sink};
 use super::secret::Secret;
 use super::{alert, secrets, table, tracker};
 use std::collections::HashMap;
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -37,28 +40,26 @@ pub fn locate(explicit: Option<&Path>, env: &Environment) -> Result<PathBuf, Fau
     ["config.toml", SYSTEM].iter().map(PathBuf::from).find(|path| path.exists()).ok_or_else(|| {
         let fault = Fault::new(Place::Whole, format!("no configuration: neither ./config.toml nor {SYSTEM} is there"))
             .hint(format!("name one with --config FILE or {CONFIG}"));
-        Faults::new("config.toml".into(), "", vec![fault], &[])
+        Faults::new(Files::one(Path::new("config.toml"), ""), vec![fault], &[])
     })
 }
 
-/// Reads and checks the file at `path`.
+/// Reads and checks the file at `path`, and its drop-ins: `conf.d/*.toml` beside it.
 ///
 /// # Errors
-/// Every fault of it, or why it cannot be read.
+/// Every fault of them, or why they cannot be read.
 pub fn load(path: &Path, env: &Environment) -> Result<Config, Faults> {
-    let name = path.display().to_string();
-    match std::fs::read_to_string(path) {
-        Ok(text) => parse(&text, path, env),
-        Err(error) => {
-            Err(Faults::new(name, "", vec![Fault::new(Place::Whole, format!("read configuration: {error}"))], &[]))
-        }
+    let (files, refused) = Files::read(path);
+    if refused.is_empty() {
+        return check(files, env);
     }
+    Err(Faults::new(files, refused.into_iter().map(|why| Fault::new(Place::Whole, why)).collect(), &[]))
 }
 
-/// `daemon.state_dir` of a file that need not hold otherwise; where it does not say, or cannot be read, the default.
+/// `daemon.state_dir` of files that need not hold otherwise; where none says, or can be read, the default.
 pub fn state_dir(path: &Path, env: &Environment) -> PathBuf {
-    let text = std::fs::read_to_string(path).unwrap_or_default();
-    let (mut root, _) = node::tree(&text);
+    let (files, _) = Files::read(path);
+    let mut root = tree(&files).root;
     env.overlay(&mut root, &mut Vec::new());
     let folder = std::path::absolute(path).ok().and_then(|path| Some(path.parent()?.to_owned())).unwrap_or_default();
     let sink = Sink::default();
@@ -73,20 +74,43 @@ pub fn state_dir(path: &Path, env: &Environment) -> PathBuf {
 /// # Errors
 /// Every fault of it.
 pub fn parse(text: &str, path: &Path, env: &Environment) -> Result<Config, Faults> {
-    let (mut root, syntax) = node::tree(text);
-    let secrets = secrets::spans(&root, text, &syntax);
+    check(Files::one(path, text), env)
+}
+
+fn check(files: Files, env: &Environment) -> Result<Config, Faults> {
+    let Tree { mut root, syntax, secrets } = tree(&files);
     let mut faults = Vec::new();
     env.overlay(&mut root, &mut faults);
     let sink = Sink::default();
-    let config = sink.keep(Fields::new("", &root, &sink)).and_then(|top| read(top, path, env));
+    let config = sink.keep(Fields::new("", &root, &sink)).and_then(|top| read(top, &files, env));
     faults.extend(sink.into_faults());
     if !syntax.is_empty() {
-        faults = with_syntax(faults, syntax, text);
+        faults = with_syntax(faults, syntax, files.text());
     }
     match config {
         Some(config) if faults.is_empty() => Ok(config),
-        _ => Err(Faults::new(path.display().to_string(), text, faults, &secrets)),
+        _ => Err(Faults::new(files, faults, &secrets)),
     }
+}
+
+/// All files as one tree.
+struct Tree {
+    root: Node,
+    syntax: Vec<Fault>,
+    /// Of each file before the next lies on it: a value that counts no more may be a secret all the same.
+    secrets: Vec<Range<usize>>,
+}
+
+fn tree(files: &Files) -> Tree {
+    let root = Node { place: Place::Whole, value: Value::Table(Vec::new()) };
+    let mut all = Tree { root, syntax: Vec::new(), secrets: Vec::new() };
+    for file in files.iter() {
+        let (root, syntax) = node::tree(file);
+        all.secrets.extend(secrets::spans(&root, files.text(), &syntax));
+        all.syntax.extend(syntax);
+        merge(&mut all.root, root);
+    }
+    all
 }
 
 /// The syntax faults, the first of each line, and of the others those that will still be there when these are mended.
@@ -114,8 +138,8 @@ fn line(text: &str, fault: &Fault) -> Option<usize> {
 }
 
 /// `Some` whenever the top is a table; it holds only if no fault was found.
-fn read(mut top: Fields<'_>, path: &Path, env: &Environment) -> Option<Config> {
-    let sink = top.sink;
+fn read(mut top: Fields<'_>, files: &Files, env: &Environment) -> Option<Config> {
+    let (sink, path) = (top.sink, files.main());
     let folder = std::path::absolute(path).ok()?.parent().map(Path::to_path_buf).unwrap_or_default();
     let empty = Node { place: Place::Whole, value: Value::Table(Vec::new()) };
     let mut section = |name: &'static str| {
@@ -142,17 +166,19 @@ fn read(mut top: Fields<'_>, path: &Path, env: &Environment) -> Option<Config> {
     unique(&trackers, sink);
     table::check_references(&trackers, sink);
     let trackers = trackers.into_iter().filter_map(|draft| draft.tracker.map(Arc::new)).collect();
-    let path = path.to_path_buf();
-    Some(Config { path, database: database??, daemon: daemon??, log: log??, alert, vars, trackers })
+    let (path, drop_ins) = (path.to_path_buf(), files.iter().skip(1).map(|file| file.path.to_owned()).collect());
+    Some(Config { path, drop_ins, database: database??, daemon: daemon??, log: log??, alert, vars, trackers })
 }
 
 /// No two trackers share a name.
 fn unique(trackers: &[tracker::Draft], sink: &Sink) {
-    let mut seen: HashMap<&str, ()> = HashMap::new();
+    let mut seen: HashMap<&str, &Place> = HashMap::new();
     for draft in trackers {
         let Some((name, place)) = &draft.name else { continue };
-        if seen.insert(name, ()).is_some() {
-            sink.push(Fault::new(place.clone(), format!("the name `{name}` is used by two trackers")));
+        let first = *seen.entry(name).or_insert(place);
+        if first != place {
+            let fault = Fault::new(place.clone(), format!("the name `{name}` is used by two trackers"));
+            sink.push(fault.other(first.clone(), "the first one"));
         }
     }
 }

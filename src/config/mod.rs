@@ -1,7 +1,7 @@
-//! Configuration: the file as written → checked values, or every fault with its place.
+//! Configuration: the files as written → checked values, or every fault with its place.
 //!
-//! In: the file's text and the environment. Out: `Config`, in which no string is left to parse and nothing to
-//! default. Must not know: the daemon, the database, HTTP. Only this room reads the environment and the file.
+//! In: the files' texts and the environment. Out: `Config`, in which no string is left to parse and nothing to
+//! default. Must not know: the daemon, the database, HTTP. Only this room reads the environment and the files.
 
 mod alert;
 pub mod checked;
@@ -11,7 +11,9 @@ pub mod diff;
 pub mod environment;
 pub mod fault;
 pub mod file;
+mod files;
 mod fingerprint;
+mod merge;
 mod node;
 mod read;
 mod request;

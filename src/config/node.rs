@@ -1,18 +1,19 @@
-//! The configuration as a tree in which every value knows its place: a span of the file, or a variable.
+//! The configuration as a tree in which every value knows its place: a span of a file, or a variable.
 //!
 //! In: TOML text. Out: `Node`s and the syntax faults. Must not know: which keys there are.
 
 use super::fault::Fault;
+use super::files::File;
 use std::ops::Range;
 use std::sync::Arc;
 use toml::de::{DeTable, DeValue};
 
-/// Where a value was written.
+/// Where a value was written; bytes are those of all files.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(super) enum Place {
-    /// No place inside: the file as such.
+    /// No place inside: the configuration as such.
     Whole,
-    /// Bytes of the file.
+    /// Bytes of a file.
     File {
         /// Start and end.
         span: (usize, usize),
@@ -83,20 +84,37 @@ impl Value {
 }
 
 /// The tree of a file, and every syntax fault of it.
-pub(super) fn tree(source: &str) -> (Node, Vec<Fault>) {
-    let (table, errors) = DeTable::parse_recoverable(source);
+pub(super) fn tree(file: File<'_>) -> (Node, Vec<Fault>) {
+    let (table, errors) = DeTable::parse_recoverable(file.text);
+    let place = |span: Range<usize>| Place::span(span.start + file.start..span.end + file.start);
     let faults = errors
         .iter()
-        .map(|error| Fault::new(error.span().map_or(Place::Whole, Place::span), error.message().to_owned()))
+        .map(|error| Fault::new(error.span().map_or(Place::Whole, place), error.message().to_owned()))
         .collect();
+    let source = Source { text: file.text, start: file.start };
     let root = Node { place: Place::Whole, value: Value::Table(entries(table.into_inner(), source)) };
     (root, faults)
+}
+
+/// What spans of the parser count in, and where that starts in the whole.
+#[derive(Clone, Copy)]
+struct Source<'s> {
+    text: &'s str,
+    start: usize,
+}
+
+impl Source<'_> {
+    fn place(self, span: &Range<usize>, text: Option<usize>) -> Place {
+        // The parser puts an empty value at nowhere in place of one that it cannot read: so it is in every file.
+        let start = if *span == (0..0) { 0 } else { self.start };
+        Place::File { span: (span.start + start, span.end + start), text: text.map(|text| text + start) }
+    }
 }
 
 /// A single value of TOML, for the text of a variable.
 pub(super) fn value(text: &str, place: &Place) -> Option<Node> {
     let parsed = DeValue::parse(text.trim()).ok()?;
-    let mut node = node(parsed.into_inner(), 0..0, text);
+    let mut node = node(parsed.into_inner(), 0..0, Source { text, start: 0 });
     relocate(&mut node, place);
     Some(node)
 }
@@ -115,11 +133,11 @@ fn relocate(node: &mut Node, place: &Place) {
     }
 }
 
-fn entries(table: DeTable<'_>, source: &str) -> Vec<Entry> {
+fn entries(table: DeTable<'_>, source: Source<'_>) -> Vec<Entry> {
     let mut entries: Vec<(usize, Entry)> = table
         .into_iter()
         .map(|(key, value)| {
-            let (place, start) = (Place::span(key.span()), key.span().start);
+            let (place, start) = (source.place(&key.span(), None), key.span().start);
             let span = value.span();
             (start, Entry { key: key.into_inner().into_owned(), place, node: node(value.into_inner(), span, source) })
         })
@@ -129,12 +147,12 @@ fn entries(table: DeTable<'_>, source: &str) -> Vec<Entry> {
     entries.into_iter().map(|(_, entry)| entry).collect()
 }
 
-fn node(value: DeValue<'_>, span: Range<usize>, source: &str) -> Node {
+fn node(value: DeValue<'_>, span: Range<usize>, source: Source<'_>) -> Node {
     let text = match &value {
-        DeValue::String(text) => one_to_one(source, &span, text),
+        DeValue::String(text) => one_to_one(source.text, &span, text),
         _ => None,
     };
-    let place = Place::File { span: (span.start, span.end), text };
+    let place = source.place(&span, text);
     let value = match value {
         DeValue::String(text) => Value::Text(text.into_owned()),
         DeValue::Integer(number) => Value::Integer(number.as_str().to_owned(), number.radix()),

@@ -2,7 +2,7 @@
 //! and passwords in a table they are not for, and of a request the values of headers and query, the body, and of its
 //! URL what stands before `@` and after `?`. Of `[alert]` all but its times: the path of a webhook is often the secret.
 //!
-//! In: the tree of the file. Out: spans to mask. A line that is broken is masked from its `=` on when its words
+//! In: the tree of one file, the text of all. Out: spans to mask. A line that is broken is masked from its `=` on when its words
 //! say that it may hold a secret, for then the tree does not.
 
 use super::fault::Fault;

@@ -13,7 +13,7 @@ use trackd::status::*;
 
 const PATIENCE: Duration = Duration::from_secs(20);
 
-struct Admin {
+pub(crate) struct Admin {
     address: SocketAddr,
     status: watch::Sender<Arc<Status>>,
     stop: oneshot::Sender<()>,
@@ -21,7 +21,7 @@ struct Admin {
 }
 
 impl Admin {
-    async fn start(status: Status) -> Admin {
+    pub(crate) async fn start(status: Status) -> Admin {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("bind");
         let address = listener.local_addr().expect("address");
         let (status, shown) = watch::channel(Arc::new(status));
@@ -41,12 +41,12 @@ impl Admin {
         response
     }
 
-    async fn get(&self, path: &str) -> String {
+    pub(crate) async fn get(&self, path: &str) -> String {
         self.send(&format!("GET {path} HTTP/1.1\r\nHost: {}\r\nConnection: close\r\n\r\n", self.address)).await
     }
 }
 
-fn at(second: i64) -> Timestamp {
+pub(crate) fn at(second: i64) -> Timestamp {
     Timestamp::from_second(1_761_634_200 + second).expect("a time")
 }
 
@@ -72,7 +72,7 @@ fn run(name: &str, status: RunStatus, error: Option<&str>) -> Run {
     }
 }
 
-fn tracker(name: &str, last: Option<Run>, failures_in_a_row: u32) -> Tracker {
+pub(crate) fn tracker(name: &str, last: Option<Run>, failures_in_a_row: u32) -> Tracker {
     Tracker {
         name: name.into(),
         schedule: "every 15s".into(),
@@ -94,7 +94,7 @@ fn tracker(name: &str, last: Option<Run>, failures_in_a_row: u32) -> Tracker {
     }
 }
 
-fn status(phase: Phase) -> Status {
+pub(crate) fn status(phase: Phase) -> Status {
     let failed = run("bad", RunStatus::Failed, Some("status 503, expected 2xx: <b>\"away\"</b> (slow down)"));
     Status {
         version: "0.1.0",

@@ -155,6 +155,19 @@ fn the_ten_lines_of_the_readme_are_a_configuration() {
 }
 
 #[test]
+fn the_configuration_of_the_package_asks_nobody_but_this_machine() {
+    let text = include_str!("../../deploy/debian/config.toml");
+    let config = parse(text).unwrap_or_else(|faults| panic!("{faults}"));
+    assert_eq!(config.database.url, DatabaseUrl::Embedded);
+    assert!(config.daemon.listen.is_some_and(|address| address.ip().is_loopback()), "{:?}", config.daemon.listen);
+    for tracker in &config.trackers {
+        let SourceSpec::Http(http) = &tracker.source else { panic!("not http") };
+        assert_eq!(http.url.source(), format!("http://{}/api/status", config.daemon.listen.unwrap()));
+    }
+    assert_eq!(config.trackers.len(), 1);
+}
+
+#[test]
 fn the_reference_names_every_key_there_is() {
     let reference = include_str!("../../docs/configuration.md");
     let table = "[[tracker]]\nname = \"x\"\n[[tracker.table]]\n";
