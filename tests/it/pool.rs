@@ -541,7 +541,7 @@ async fn a_wait_in_vain_says_what_for() {
         ..options(&proxy.url(&database))
     };
     let pool = Pool::new(short.clone());
-    let guard = pool.begin().await.unwrap();
+    let guard = pool.begin_within(PATIENCE).await.unwrap();
     let error = pool.begin().await.unwrap_err().to_string();
     assert_eq!(error, "borrow a connection: all 1 were in use for 200ms: pool_size and max_overflow allow no more");
     drop(guard);
