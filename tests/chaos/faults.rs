@@ -57,8 +57,8 @@ pub async fn inject(stage: &Stage, injection: &Injection) -> std::io::Result<Inj
     let one_of_many = matches!(injection.target, Target::Daemon(_) | Target::Clock(_)) && stage.daemons.len() > 1;
     let only = one_of_many.then(|| injection.daemon());
     let outage = match name {
-        // Its instants have run already.
-        "clock-forward" => Some(Outage { from: healed, to: healed + 1_000 * step(injection), only }),
+        // The next instants have run already, and are on record for all daemons.
+        "clock-forward" => Some(Outage { from: healed, to: healed + 1_000 * step(injection), only: None }),
         _ => injection.fault.outage.then_some(Outage { from: began, to: healed, only }),
     };
     Ok(Injected { fault: name, daemon: injection.daemon(), began, healed, outage })

@@ -16,7 +16,7 @@ pub struct Success {
 
 /// The recovery from `fault`, with so many daemons. `successes` in the order of `began`.
 pub fn recovery(fault: &Injected, all: &[Injected], daemons: usize, successes: &[Success]) -> Option<Millis> {
-    // Of an outage of one daemon the others take its runs: that of a clock which was fast is no one's.
+    // Others may go on while one daemon is out.
     let own = fault.outage.filter(|outage| outage.only.is_none());
     let healed = own.map_or(fault.healed, |outage| outage.to.max(fault.healed));
     let first = successes.partition_point(|success| success.began < healed);
