@@ -13,6 +13,8 @@ use super::truth::{Answer, End, Injected, Life};
 pub const SPOOLED_WITHIN: Millis = 18_000;
 /// Without a spool it is in memory for as long as it may be tried: three times that, and a stall of the process.
 const GIVEN_UP_WITHIN: Millis = 60_000;
+/// So long a source may take to answer: `timeout` of every tracker.
+const TIMEOUT: Millis = 3_000;
 
 /// Where an answer is.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -80,6 +82,10 @@ fn died(case: &Case, answer: &Answer, but: &str) -> Account {
     if had_ended(case, answer) {
         return Account::For("given to a process that had ended");
     }
+    if stood_still(case, answer, given) {
+        // By the time it went on, the time for its answer was over, and another daemon had its run.
+        return Account::For("not received in time: its process stood still");
+    }
     if disk_was_full(case, given) {
         // Its own outcome says so, unless another daemon was first to put the instant on record.
         return Account::For("given up: the database was away, and the spool's disk full");
@@ -96,6 +102,12 @@ fn died(case: &Case, answer: &Answer, but: &str) -> Account {
         }
         None => Account::Lost(format!("{but}, and its process lived on")),
     }
+}
+
+/// Whether its process was stopped when it came, and for longer than it would have waited.
+fn stood_still(case: &Case, answer: &Answer, given: Millis) -> bool {
+    let stalls = case.faults.iter().filter(|fault| fault.fault == "daemon-stall" && fault.daemon == answer.daemon);
+    stalls.into_iter().any(|stall| stall.touches(given, given) && stall.healed - answer.asked >= TIMEOUT)
 }
 
 /// The process that asked for it.

@@ -298,6 +298,19 @@ fn an_answer_that_is_nowhere_is_lost_unless_something_accounts_for_it() {
 }
 
 #[test]
+fn an_answer_to_a_process_that_stood_still_for_longer_than_it_would_have_waited_was_not_received() {
+    let stalled = |daemon, healed| {
+        move |case: &mut Case| {
+            further(case, 5_000);
+            case.faults.push(Injected { fault: "daemon-stall", daemon, began: 0, healed, outage: None });
+        }
+    };
+    assert_eq!(says(stalled(0, 9_000)), [""; 0]);
+    finds("Lost a 5: answer 73 is nowhere", stalled(0, 6_000));
+    finds("Lost a 5: answer 73 is nowhere", stalled(1, 9_000));
+}
+
+#[test]
 fn without_a_spool_a_run_that_had_its_answer_may_fail_when_the_database_is_away() {
     let failed = |class: &'static str| {
         move |case: &mut Case| {
