@@ -137,7 +137,8 @@ impl Opening {
         Ok(Opened { at: Timestamp::MIN, pasts, missed: 0, uncounted: 0 })
     }
 
-    /// Makes the ledger whole up to `now`, but for what waits for its jitter then. Done again later, it deals with what passed since, and with nothing older.
+    /// Makes the ledger whole up to `now`, but for what waits for its jitter then. Done again later, it deals with what
+    /// passed since, and with nothing older.
     async fn square(&self, opened: &mut Opened, now: Timestamp) -> Result<(), Unusable> {
         let most_listed = share(self.trackers.len());
         let mut rows = Vec::new();

@@ -28,6 +28,12 @@ fn home() -> (TempDir, PathBuf) {
     (home, dir)
 }
 
+fn opened() -> (TempDir, PathBuf, Spool) {
+    let (home, dir) = home();
+    let spool = open(&dir);
+    (home, dir, spool)
+}
+
 fn open(dir: &Path) -> Spool {
     let (spool, aside) = Spool::open(dir, ROOM).unwrap();
     assert_eq!(aside, []);
@@ -83,8 +89,7 @@ fn a_payload_comes_back_with_all_that_makes_its_run_also_after_a_restart() {
 
 #[test]
 fn trackers_wait_by_their_oldest_instant_and_each_in_order() {
-    let (_home, dir) = home();
-    let spool = open(&dir);
+    let (_home, dir, spool) = opened();
     for (tracker, second) in [("b", 9), ("a", 5), ("c", 7), ("a", 8), ("b", 1)] {
         spool.put(&entry(tracker, second)).unwrap();
     }
@@ -105,8 +110,7 @@ fn trackers_wait_by_their_oldest_instant_and_each_in_order() {
 
 #[test]
 fn a_second_payload_of_an_instant_keeps_the_first() {
-    let (_home, dir) = home();
-    let spool = open(&dir);
+    let (_home, dir, spool) = opened();
     let second = Entry { body: Bytes::from_static(b"later"), plan: Bytes::from_static(b"other"), ..entry("a", 1) };
     assert_eq!(spool.put(&entry("a", 1)).unwrap(), Put::Stored);
     assert_eq!(spool.put(&second).unwrap(), Put::Known);
@@ -119,8 +123,7 @@ fn a_second_payload_of_an_instant_keeps_the_first() {
 
 #[test]
 fn a_first_payload_that_is_not_whole_makes_way_for_a_second() {
-    let (_home, dir) = home();
-    let spool = open(&dir);
+    let (_home, dir, spool) = opened();
     spool.put(&entry("a", 1)).unwrap();
     std::fs::write(file_of(&dir, &entry("a", 1)), "").unwrap();
     let Put::Replaced(aside) = spool.put(&entry("a", 1)).unwrap() else { panic!("not replaced") };
@@ -130,8 +133,7 @@ fn a_first_payload_that_is_not_whole_makes_way_for_a_second() {
 
 #[test]
 fn two_daemons_cannot_own_one_spool() {
-    let (_home, dir) = home();
-    let spool = open(&dir);
+    let (_home, dir, spool) = opened();
     let error = Spool::open(&dir, ROOM).unwrap_err();
     assert!(error.is_owned());
     assert_eq!(error.to_string(), format!("open spool {}: owned by process {}", dir.display(), std::process::id()));
@@ -170,8 +172,7 @@ fn a_full_spool_says_so_and_removes_nothing() {
 
 #[test]
 fn bad_files_take_room_until_somebody_removes_them() {
-    let (_home, dir) = home();
-    let spool = open(&dir);
+    let (_home, dir, spool) = opened();
     spool.put(&entry("a", 1)).unwrap();
     std::fs::write(file_of(&dir, &entry("a", 1)), "x").unwrap();
     assert_eq!(drain(&spool, "a").1.len(), 1);
@@ -193,8 +194,7 @@ fn bad_files_take_room_until_somebody_removes_them() {
 
 #[test]
 fn what_is_no_whole_entry_is_set_aside_with_its_reason_and_the_others_come() {
-    let (_home, dir) = home();
-    let spool = open(&dir);
+    let (_home, dir, spool) = opened();
     (1..=7).for_each(|second| assert_eq!(spool.put(&entry("a", second)).unwrap(), Put::Stored));
     let file = |second| file_of(&dir, &entry("a", second));
     let change = |second, change: &dyn Fn(&mut Vec<u8>)| {
@@ -227,8 +227,7 @@ fn what_is_no_whole_entry_is_set_aside_with_its_reason_and_the_others_come() {
 
 #[test]
 fn what_people_take_from_bad_is_no_longer_counted_and_a_name_that_is_there_twice_keeps_its_plan() {
-    let (_home, dir) = home();
-    let spool = open(&dir);
+    let (_home, dir, spool) = opened();
     for _ in 0..2 {
         spool.put(&entry("a", 1)).unwrap();
         spool.set_aside(&spool.next("a").unwrap(), "its run failed: …".into()).unwrap();
@@ -253,8 +252,7 @@ fn what_people_take_from_bad_is_no_longer_counted_and_a_name_that_is_there_twice
 
 #[test]
 fn a_mended_file_that_is_moved_back_waits_again() {
-    let (_home, dir) = home();
-    let spool = open(&dir);
+    let (_home, dir, spool) = opened();
     spool.put(&entry("a", 1)).unwrap();
     let place = file_of(&dir, &entry("a", 1));
     let whole = std::fs::read(&place).unwrap();
@@ -300,8 +298,7 @@ fn foreign_names_are_set_aside_at_the_start_and_leftovers_of_a_crash_removed() {
 
 #[test]
 fn an_entry_whose_plan_is_not_whole_is_set_aside_and_the_next_put_writes_the_plan_anew() {
-    let (_home, dir) = home();
-    let spool = open(&dir);
+    let (_home, dir, spool) = opened();
     let plan = dir.join("plans").join(format::sha256(&entry("a", 1).plan));
     for (second, damage) in [(1, Some("x")), (2, None)] {
         spool.put(&entry("a", second)).unwrap();
@@ -318,8 +315,7 @@ fn an_entry_whose_plan_is_not_whole_is_set_aside_and_the_next_put_writes_the_pla
 
 #[test]
 fn a_plan_is_shared_and_goes_with_the_last_that_needs_it() {
-    let (_home, dir) = home();
-    let spool = open(&dir);
+    let (_home, dir, spool) = opened();
     let shared = |tracker: &str, second| Entry { plan: Bytes::from_static(b"shared"), ..entry(tracker, second) };
     [shared("a", 1), shared("a", 2), shared("b", 1)].iter().for_each(|entry| drop(spool.put(entry).unwrap()));
     let plans = || files(dir.join("plans"));
@@ -336,8 +332,7 @@ fn a_plan_is_shared_and_goes_with_the_last_that_needs_it() {
 
 #[test]
 fn an_entry_that_vanished_is_gone_and_an_index_that_lags_repairs_itself() {
-    let (_home, dir) = home();
-    let spool = open(&dir);
+    let (_home, dir, spool) = opened();
     spool.put(&entry("a", 1)).unwrap();
     let key = spool.next("a").unwrap();
     std::fs::remove_dir_all(dir.join("entries/a")).unwrap();
@@ -352,8 +347,7 @@ fn an_entry_that_vanished_is_gone_and_an_index_that_lags_repairs_itself() {
 
 #[test]
 fn who_cannot_land_an_entry_may_set_it_aside() {
-    let (_home, dir) = home();
-    let spool = open(&dir);
+    let (_home, _, spool) = opened();
     spool.put(&entry("a", 1)).unwrap();
     let aside = spool.set_aside(&spool.next("a").unwrap(), "no tracker\nof this name".into()).unwrap();
     assert_eq!(aside.reason, "no tracker of this name");
@@ -366,8 +360,7 @@ fn who_cannot_land_an_entry_may_set_it_aside() {
 
 #[test]
 fn names_that_no_directory_can_have_are_refused() {
-    let (_home, dir) = home();
-    let spool = open(&dir);
+    let (_home, _, spool) = opened();
     for tracker in ["".to_owned(), "x".repeat(256)] {
         assert!(spool.put(&entry(&tracker, 1)).unwrap_err().to_string().starts_with("spool tracker \""));
     }
@@ -376,8 +369,7 @@ fn names_that_no_directory_can_have_are_refused() {
 
 #[test]
 fn many_may_put_and_land_at_the_same_time() {
-    let (_home, dir) = home();
-    let spool = open(&dir);
+    let (_home, dir, spool) = opened();
     let names = ["a", "b", "c", "d"];
     let landed = std::thread::scope(|scope| {
         let putters: Vec<_> = names

@@ -28,7 +28,7 @@ pub struct Health {
 }
 
 /// A database server at one moment. In JSON, lengths of time are seconds.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct Server {
     /// As it names itself: `15.14 (Debian 15.14-0+deb12u1)`.
     pub version: String,

@@ -23,20 +23,10 @@ fn whole() -> Status {
         pool: Pool { size: 5, idle: 3, borrowed: 2, waiting: 0, limit: 15 },
         spool: Spool { entries: 2, used: 4096, limit: 1 << 30, oldest: Some(at(-5)), bad: 1 },
         server: Some(Server {
-            version: "15.14".into(),
-            major: 15,
-            uptime: Duration::from_secs(90),
-            standby: false,
             replication_lag: Some(Duration::from_millis(1500)),
-            standbys: 1,
-            database: "trackd".into(),
             database_size_bytes: 8_000_000,
             clock_skew: jiff::SignedDuration::from_millis(-1500),
-            answered_in: Duration::from_millis(2),
-            connections: 8,
-            max_connections: 100,
-            tls: None,
-            local: true,
+            ..Server::default()
         }),
         trackers: vec![watched],
         ..status(Phase::Degraded)
