@@ -1,10 +1,11 @@
 //! Looking for what was left over: files and memory of the daemons, sessions and transactions of the server, files in
-//! the state directories.
+//! the state directories, secrets wherever they were told.
 //!
 //! Must not know: the data.
 
 use super::daemons::{Daemon, Usage};
 use super::stage::Stage;
+use super::support::marked::marked_below;
 use super::support::postgres::Server;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -87,6 +88,12 @@ pub async fn files(stage: &Stage) -> Vec<String> {
     let waits = left.iter().any(|path| failed(path));
     left.retain(|path| !failed(path) && !(waits && is_in(path, "plans")));
     left.iter().map(|path| format!("left over: {}", path.display())).collect()
+}
+
+/// What the daemons logged, kept and recorded that holds a secret of the configuration.
+pub fn secrets(stage: &Stage) -> Vec<String> {
+    let told = marked_below(&stage.dir, &["config.toml", "config.new"].map(|name| stage.dir.join(name)));
+    told.iter().map(|path| format!("a secret is in {}", path.display())).collect()
 }
 
 fn is_in(path: &Path, dir: &str) -> bool {

@@ -159,7 +159,11 @@ async fn stop_all(stage: &Stage) -> Outcome<Vec<super::truth::Life>> {
     // What a firewall forgot is closed on the server's side now, or the proxy itself would be the leak.
     stage.proxy.set(support::proxy::Fault::Reset);
     let strays = leaks::sessions(&stage.server, &stage.database.name).await?;
-    strays.into_iter().chain(leaks::files(stage).await).for_each(|leak| stage.complain(leak));
+    strays
+        .into_iter()
+        .chain(leaks::files(stage).await)
+        .chain(leaks::secrets(stage))
+        .for_each(|leak| stage.complain(leak));
     Ok(lives)
 }
 

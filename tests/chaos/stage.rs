@@ -8,6 +8,7 @@ use super::fleet::{Millis, Tracker};
 use super::options::Options;
 use super::power;
 use super::source::{Source, now};
+use super::support::marked::MARK;
 use super::support::postgres::{Database, Server, set};
 use super::support::proxy::Proxy;
 use std::os::unix::fs::PermissionsExt;
@@ -114,7 +115,7 @@ impl Stage {
             "[database]\nurl = \"{}\"\npool_size = 4\nmax_overflow = 4\npool_timeout = \"5s\"\nstatement_timeout = \"5s\"\n\
              [daemon]\nlisten = \"\"\nstate_dir = \"state\"\ndrain = \"10s\"\nper_host = 16\n[log]\nformat = \"json\"\n\
              [vars]\ndaemon = 0\n[defaults]\nretry = {{ attempts = 3, base = \"200ms\", max = \"2s\" }}\n\
-             http = {{ max_body = \"1MiB\", max_redirects = 3, headers = {{ x-daemon = \"{{{{ vars.daemon }}}}\" }} }}\n{trackers}",
+             http = {{ max_body = \"1MiB\", max_redirects = 3, headers = {{ x-daemon = \"{{{{ vars.daemon }}}}\", authorization = \"Bearer {MARK}\" }} }}\n{trackers}",
             self.proxy.url(&self.database)
         )
     }

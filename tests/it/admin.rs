@@ -1,5 +1,6 @@
 //! Behaviour of `admin`: what its addresses answer, and to whom.
 
+use crate::support::marked::unmarked;
 use jiff::Timestamp;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -38,6 +39,7 @@ impl Admin {
         let mut response = String::new();
         let read = tokio::time::timeout(PATIENCE, stream.read_to_string(&mut response)).await;
         read.expect("an answer in time").expect("an answer");
+        unmarked("an answer", &response);
         response
     }
 

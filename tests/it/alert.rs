@@ -113,12 +113,12 @@ async fn a_webhook_is_told_of_a_stale_tracker_and_of_its_recovery_once_and_no_se
     let server = Faulty::start([Answer::new(503, &[], "later"), Answer::ok("")]).await;
     let database = Server::shared().database().await;
     let alert = format!(
-        "webhook = {{ url = \"{}\", token_file = \"token\", headers = {{ x-team = \"{{{{ vars.team }}}}\" }} }}\n[vars]\nteam = \"s3cretteam\"",
-        server.url("/hook/s3cretpath?key=s3cretkey")
+        "webhook = {{ url = \"{}\", token_file = \"token\", headers = {{ x-team = \"{{{{ vars.team }}}}\" }} }}\n[vars]\nteam = \"m4rked-team\"",
+        server.url("/hook/m4rked-path?key=m4rked-key")
     );
     let mut home = Home::new(&database, &watched(&alert));
     home.set("TRACKD_LOG__LEVEL", "debug");
-    home.put("token", "s3crettoken\n");
+    home.put("token", "m4rked-token\n");
     let mut daemon = home.run();
     eventually("an alert", PATIENCE, async || told(&server).contains(&pair("stale", "firing"))).await;
     daemon.says("status 503, expected 2xx", 1).await;
@@ -130,7 +130,9 @@ async fn a_webhook_is_told_of_a_stale_tracker_and_of_its_recovery_once_and_no_se
     assert_eq!(stale, [pair("stale", "firing"), pair("stale", "firing"), pair("stale", "resolved")]);
 
     let request = server.requests()[0].clone();
-    for expected in ["POST /hook/s3cretpath?key=s3cretkey", "authorization: Bearer s3crettoken", "x-team: s3cretteam"] {
+    for expected in
+        ["POST /hook/m4rked-path?key=m4rked-key", "authorization: Bearer m4rked-token", "x-team: m4rked-team"]
+    {
         assert!(request.contains(expected), "{request}");
     }
     let body = &bodies(&server)[0];
@@ -138,7 +140,7 @@ async fn a_webhook_is_told_of_a_stale_tracker_and_of_its_recovery_once_and_no_se
     assert!(body["text"].as_str().unwrap().contains("a is stale: no success so far"), "{body}");
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
-    assert!(!daemon.log().contains("s3cret"), "{}", daemon.log());
+    assert!(!daemon.log().contains("m4rked"), "{}", daemon.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -150,7 +152,7 @@ async fn a_command_gets_the_alert_and_nothing_of_the_services_own_environment() 
     let tracker = file_tracker("a", "100ms");
     let alert = format!("{tracker}[alert]\nafter = \"0s\"\ncommand = [\"sh\", \"-c\", '''{script}''']\n");
     let mut home = Home::new(&database, &alert);
-    home.set("TRACKD_VARS__TOKEN", "s3cret");
+    home.set("TRACKD_VARS__TOKEN", "m4rked");
     home.put("a.json", RUBBISH);
     let mut daemon = home.run();
     let read = |name: &str| std::fs::read_to_string(home.path(name)).unwrap_or_default();
@@ -208,7 +210,7 @@ async fn a_command_that_fails_is_told_with_what_it_said_and_a_reload_names_anoth
     assert!(stderr(&check).contains("`alert.command`: /nowhere/page: No such file"), "{}", stderr(&check));
 
     let server = Faulty::start([Answer::ok("")]).await;
-    home.configure(&watched(&format!("webhook = \"{}\"", server.url("/s3cret"))));
+    home.configure(&watched(&format!("webhook = \"{}\"", server.url("/m4rked"))));
     assert_eq!(home.trackd(&["check"]).status.code(), Some(0));
     daemon.signal(Signal::HUP);
     daemon.says("[alert] is another", 1).await;

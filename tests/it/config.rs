@@ -37,7 +37,7 @@ season = 1.5
 [[tracker]]
 name = "Leader-board"
 every = "15s"
-http = { url = "{{ vars.arena }}/x", headers = { Authorization = "Bearer hunter2" } }
+http = { url = "{{ vars.arena }}/x", headers = { Authorization = "Bearer m4rked2" } }
 
 [[tracker.table]]
 name = "models"
@@ -286,7 +286,7 @@ fn a_credential_fills_what_is_not_shown_and_its_change_is_a_change_of_its_tracke
 fn a_credential_that_is_not_there_or_would_be_shown_is_a_fault() {
     let url = faults(&SMALL.replace("{{ vars.arena }}", "http://h/{{ credential.token }}"), &[]).join("\n");
     assert!(url.contains("`http.url`: expected a text without `credential`: it is shown in logs"), "{url}");
-    let missing = faults(&SMALL.replace("hunter2", "{{ credential.token }}"), &[]).join("\n");
+    let missing = faults(&SMALL.replace("m4rked2", "{{ credential.token }}"), &[]).join("\n");
     assert!(missing.contains("undefined value `credential.token`"), "{missing}");
     assert!(missing.contains("a credential is a file that trackd may read: /etc/trackd/credentials/NAME"), "{missing}");
 }
@@ -334,7 +334,7 @@ fn the_environment_is_a_layer_over_the_file() {
         ("TRACKD_DAEMON__LISTEN", ""),
         ("TRACKD_TRACKER__LEADER_BOARD__EVERY", "1m"),
         ("TRACKD_TRACKER__LEADER_BOARD__TABLE__MODELS__ABSENT", "delete"),
-        ("TRACKD_TRACKER__LEADER_BOARD__HTTP__HEADERS__AUTHORIZATION", "Bearer swordfish"),
+        ("TRACKD_TRACKER__LEADER_BOARD__HTTP__HEADERS__AUTHORIZATION", "Bearer m4rked3"),
         ("TRACKD_DEFAULTS__RETRY", "{ attempts = 2, base = \"2s\" }"),
         ("TRACKD_DEFAULTS__RETRY__ATTEMPTS", "3"),
         ("TRACKD_CONFIG", "/nowhere"),
@@ -350,7 +350,7 @@ fn the_environment_is_a_layer_over_the_file() {
     let SourceSpec::Http(http) = &tracker.source else { panic!("not http") };
     assert_eq!(http.url.constant(), Some("https://example.org/x"));
     assert_eq!(http.headers.len(), 1);
-    assert_eq!(http.headers[0].1.0.constant(), Some("Bearer swordfish"));
+    assert_eq!(http.headers[0].1.0.constant(), Some("Bearer m4rked3"));
 }
 
 #[test]
@@ -410,63 +410,63 @@ fn a_tracker_overrides_the_defaults_key_by_key() {
     let SourceSpec::Http(http) = &tracker.source else { panic!("not http") };
     assert_eq!(http.max_body, 10);
     let headers: Vec<_> = http.headers.iter().map(|(k, v)| (k.as_str(), v.0.constant().unwrap())).collect();
-    assert_eq!(headers, [("Authorization", "Bearer hunter2"), ("accept", "text/csv")]);
+    assert_eq!(headers, [("Authorization", "Bearer m4rked2"), ("accept", "text/csv")]);
 }
 
 #[test]
 fn secrets_are_in_no_debug_output_and_in_no_report() {
     let text = r#"
-vars = { token = "hunter2", "b c" = 0.12345678901234567890123 }
-database = { url = "postgres://u:hunter2@h/d", pol_size = 1 }
+vars = { token = "m4rked2", "b c" = 0.12345678901234567890123 }
+database = { url = "postgres://u:m4rked2@h/d", pol_size = 1 }
 [[tracker]]
 name = "x"
 every = "1s"
-http = { url = "http://h/?t={{ vars.token }}", headers = { A = "hunter2", "b b" = "hunter2", C = "hunter2\n" }, x = 1 }
+http = { url = "http://h/?t={{ vars.token }}", headers = { A = "m4rked2", "b b" = "m4rked2", C = "m4rked2\n" }, x = 1 }
 table = [{ name = "t", history = "snapshot", rows = ".", columns = { a = "text" } }]
 [broken]
-token = "hunter2
+token = "m4rked2
 "#;
     let faults = parse(text).unwrap_err();
     for shown in [faults.render(true), faults.render(false), format!("{faults:?}"), faults.to_string()] {
-        assert!(!shown.contains("hunter2"), "{shown}");
+        assert!(!shown.contains("m4rked2"), "{shown}");
     }
     assert!(faults.len() >= 5, "{faults}");
     for request in [
-        r#"url = "ftp://u:hunter2@h/p""#,
-        r#"url = "https://u:hun/hunter2@h/?a=hunter2", no = 1"#,
-        r#"url = "https://h/?a=hunter2&b={{ vars.no }}""#,
-        r#"url = "https://h/", body = "hunter2 {{ vars.no }}""#,
-        r#"url = "https://h/", body = ["hunter2"]"#,
-        r#"url = "https://h/", query = { a = "hunter2", b = [1] }"#,
-        r#"url = "https://h/", query.a = { b = "hunter2" }"#,
-        r#"url = ["https://h/?a=hunter2"]"#,
-        r#"url = "https://h/", body = "hunter2" no"#,
+        r#"url = "ftp://u:m4rked2@h/p""#,
+        r#"url = "https://u:hun/m4rked2@h/?a=m4rked2", no = 1"#,
+        r#"url = "https://h/?a=m4rked2&b={{ vars.no }}""#,
+        r#"url = "https://h/", body = "m4rked2 {{ vars.no }}""#,
+        r#"url = "https://h/", body = ["m4rked2"]"#,
+        r#"url = "https://h/", query = { a = "m4rked2", b = [1] }"#,
+        r#"url = "https://h/", query.a = { b = "m4rked2" }"#,
+        r#"url = ["https://h/?a=m4rked2"]"#,
+        r#"url = "https://h/", body = "m4rked2" no"#,
     ] {
         for table in ["", "[[tracker.table]]\n"] {
             let text = format!("[[tracker]]\nname = \"x\"\nevery = \"1h\"\n{table}http = {{ {request} }}\n");
             let shown = parse(&text).unwrap_err().render(false);
-            assert!(shown.contains("http =") && !shown.contains("hunter2"), "{shown}");
+            assert!(shown.contains("http =") && !shown.contains("m4rked2"), "{shown}");
         }
     }
     for misplaced in [
-        "[database]\nulr = \"postgres://u:hunter2@h/d\"",
-        "[database]\npassword = \"hunter2\"",
-        "[database]\nparams = { sslpassword = \"hunter2\" }",
-        "[database]\npassword = [\"hunter2\"]",
-        "[databse]\nurl = \"postgres://u:hunter2@h/d\"",
-        "databse = { password = \"hunter2\" }",
-        "database_url = \"postgres://u:hunter2@h/d\"",
-        "[daemon]\npassword = \"hunter2\"",
+        "[database]\nulr = \"postgres://u:m4rked2@h/d\"",
+        "[database]\npassword = \"m4rked2\"",
+        "[database]\nparams = { sslpassword = \"m4rked2\" }",
+        "[database]\npassword = [\"m4rked2\"]",
+        "[databse]\nurl = \"postgres://u:m4rked2@h/d\"",
+        "databse = { password = \"m4rked2\" }",
+        "database_url = \"postgres://u:m4rked2@h/d\"",
+        "[daemon]\npassword = \"m4rked2\"",
     ] {
         let shown = parse(misplaced).unwrap_err().render(false);
-        assert!(shown.contains("unknown") && !shown.contains("hunter2"), "{shown}");
+        assert!(shown.contains("unknown") && !shown.contains("m4rked2"), "{shown}");
     }
-    let pairs = [("TRACKD_DATABASE__URL", "postgres://u:hunter2@h"), ("TRACKD_VARS__ARENA", "http://hunter2")];
+    let pairs = [("TRACKD_DATABASE__URL", "postgres://u:m4rked2@h"), ("TRACKD_VARS__ARENA", "http://m4rked2")];
     let config = parse_in(SMALL, &pairs).unwrap();
-    assert!(!format!("{config:?}").contains("hunter2"), "{config:?}");
-    assert!(!format!("{:?}", environment(&pairs)).contains("hunter2"));
-    let bad = parse_in(SMALL, &[("TRACKD_DATABASE__URL", "mysql://u:hunter2@h")]).unwrap_err();
-    assert!(!bad.render(false).contains("hunter2"));
+    assert!(!format!("{config:?}").contains("m4rked2"), "{config:?}");
+    assert!(!format!("{:?}", environment(&pairs)).contains("m4rked2"));
+    let bad = parse_in(SMALL, &[("TRACKD_DATABASE__URL", "mysql://u:m4rked2@h")]).unwrap_err();
+    assert!(!bad.render(false).contains("m4rked2"));
 }
 
 #[test]
@@ -479,7 +479,7 @@ fn a_reload_names_what_it_changes() {
     );
     let changes = [
         SMALL.replace("15s", "16s"),
-        SMALL.replace("hunter2", "hunter3"),
+        SMALL.replace("m4rked2", "m4rked4"),
         SMALL.replace("season = 1.5", "season = 2"),
         SMALL.replace("[vars]", "[defaults]\ntimeout = \"31s\"\n[vars]"),
         SMALL.replace("{ id = \"text\" }", "{ id = \"text\", a = \"text\" }"),
@@ -523,7 +523,7 @@ fn the_file_is_found_where_it_is_named() {
 #[test]
 fn a_file_source_is_found_from_the_folder_of_the_configuration() {
     let text = SMALL.replace(
-        "http = { url = \"{{ vars.arena }}/x\", headers = { Authorization = \"Bearer hunter2\" } }",
+        "http = { url = \"{{ vars.arena }}/x\", headers = { Authorization = \"Bearer m4rked2\" } }",
         "file = { path = \"in/{{ run.id }}.json\" }",
     );
     let config = parse(&text).unwrap_or_else(|faults| panic!("{faults}"));

@@ -75,7 +75,7 @@ async fn sslmode_asks_for_no_less_and_no_more_than_in_libpq() {
     let authority = Authority::new();
     let (server, port) = encrypted(&authority, &authority.signs(&["localhost"], (2020, 2120), "server"));
     let client = server.connect("postgres").await;
-    client.batch_execute("CREATE ROLE r LOGIN PASSWORD 'p w'; CREATE ROLE open LOGIN").await.unwrap();
+    client.batch_execute("CREATE ROLE r LOGIN PASSWORD 'm4rked p w'; CREATE ROLE open LOGIN").await.unwrap();
     let files = tempfile::tempdir().unwrap();
     let file = |name: &str, text: &str| {
         let path = files.path().join(name);
@@ -84,7 +84,7 @@ async fn sslmode_asks_for_no_less_and_no_more_than_in_libpq() {
         path.display().to_string()
     };
     let (root, other) = (file("root.crt", &authority.pem()), file("other.crt", &Authority::named("another").pem()));
-    let at = |host: &str, words: &str| format!("postgres://r:p%20w@{host}:{port}/postgres?{words}");
+    let at = |host: &str, words: &str| format!("postgres://r:m4rked%20p%20w@{host}:{port}/postgres?{words}");
     for (host, words) in [
         ("localhost", String::new()),
         ("localhost", "sslmode=allow".into()),
@@ -173,7 +173,7 @@ async fn a_role_is_known_by_its_certificate() {
 async fn passwords_come_from_where_libpq_looks_for_them() {
     let authority = Authority::new();
     let (server, port) = encrypted(&authority, &authority.signs(&["localhost"], (2020, 2120), "server"));
-    server.connect("postgres").await.batch_execute("CREATE ROLE r LOGIN PASSWORD 'right'").await.unwrap();
+    server.connect("postgres").await.batch_execute("CREATE ROLE r LOGIN PASSWORD 'm4rked-right'").await.unwrap();
     let home = tempfile::tempdir().unwrap();
     let around = |pairs: &[(&str, &str)]| {
         Surroundings::new(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())))
@@ -184,15 +184,17 @@ async fn passwords_come_from_where_libpq_looks_for_them() {
     assert_eq!(error.class(), Class::Standing, "{error}");
     assert!(error.to_string().contains("password missing") && error.hint().is_some(), "{error}");
     let pgpass = home.path().join(".pgpass");
-    std::fs::write(&pgpass, format!("localhost:1:*:r:wrong\nlocalhost:{port}:postgres:r:right\n")).unwrap();
+    std::fs::write(&pgpass, format!("localhost:1:*:r:m4rked-wrong\nlocalhost:{port}:postgres:r:m4rked-right\n"))
+        .unwrap();
     std::fs::set_permissions(&pgpass, std::fs::Permissions::from_mode(0o600)).unwrap();
     assert_eq!(version(&url, &around(&[here])).await.unwrap().1, "r");
-    assert_eq!(version(&url, &around(&[("PGPASSWORD", "right")])).await.unwrap().1, "r");
+    assert_eq!(version(&url, &around(&[("PGPASSWORD", "m4rked-right")])).await.unwrap().1, "r");
     assert_eq!(version(&url, &around(&[("PGPASSFILE", pgpass.to_str().unwrap())])).await.unwrap().1, "r");
-    let error = version(&url, &around(&[here, ("PGPASSWORD", "wrong")])).await.unwrap_err();
+    let error = version(&url, &around(&[here, ("PGPASSWORD", "m4rked-wrong")])).await.unwrap_err();
     assert_eq!((error.sqlstate(), error.class()), (Some("28P01"), Class::Standing), "{error}");
     assert!(error.hint().unwrap().contains("password"), "{error}");
-    let error = version(&url.replace("/postgres", "/nowhere"), &around(&[("PGPASSWORD", "right")])).await.unwrap_err();
+    let error =
+        version(&url.replace("/postgres", "/nowhere"), &around(&[("PGPASSWORD", "m4rked-right")])).await.unwrap_err();
     assert_eq!((error.sqlstate(), error.class()), (Some("3D000"), Class::Standing), "{error}");
 }
 

@@ -361,7 +361,7 @@ async fn a_reload_reads_a_password_anew_that_was_changed_where_it_is_kept() {
         put(data, "pg_hba.conf", "local all postgres trust\nlocal all all scram-sha-256\n");
     });
     let admin = server.connect("postgres").await;
-    admin.batch_execute("CREATE ROLE r LOGIN PASSWORD 'one'").await.unwrap();
+    admin.batch_execute("CREATE ROLE r LOGIN PASSWORD 'm4rked-one'").await.unwrap();
     admin.batch_execute("CREATE DATABASE d OWNER r").await.unwrap();
     let url = format!("host={} user=r dbname=d", server.dir().display());
     let home =
@@ -369,19 +369,19 @@ async fn a_reload_reads_a_password_anew_that_was_changed_where_it_is_kept() {
     home.put("a.json", BODY);
     let configured = std::fs::read_to_string(home.path("config.toml")).unwrap();
     home.put("config.toml", configured.replace("[daemon]", "password_file = \"password\"\n[daemon]"));
-    home.put("password", "one\n");
+    home.put("password", "m4rked-one\n");
     let mut daemon = home.run();
     daemon.says("run succeeded", 1).await;
     daemon.signal(Signal::HUP);
     daemon.says("configuration reloaded", 1).await;
     assert_eq!(daemon.said("connections anew"), 0, "nothing has changed: {}", daemon.log());
-    home.put("password", "wrong\n");
+    home.put("password", "m4rked-wrong\n");
     daemon.signal(Signal::HUP);
     daemon.says("reload refused", 1).await;
     assert!(daemon.log().contains("28P01"), "{}", daemon.log());
-    home.put("password", "two\n");
+    home.put("password", "m4rked-two\n");
     let end = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'r'";
-    admin.batch_execute(&format!("ALTER ROLE r PASSWORD 'two'; {end}")).await.unwrap();
+    admin.batch_execute(&format!("ALTER ROLE r PASSWORD 'm4rked-two'; {end}")).await.unwrap();
     daemon.signal(Signal::HUP);
     daemon.says("connections anew for the passwords", 1).await;
     let before = daemon.said("run succeeded");

@@ -1,7 +1,7 @@
 //! Behaviour of `trackd doctor`: what it finds, and the exit code that says so.
 
 use crate::support::daemon::{Home, RARELY, file_tracker, stderr, stdout};
-use crate::support::postgres::{Database, Server, free_port, put, set};
+use crate::support::postgres::{Server, free_port, put, set};
 use std::process::Output;
 
 /// Outcome and text of a check; it must be there exactly once.
@@ -12,10 +12,6 @@ fn found(output: &Output, check: &str) -> (String, String) {
     let (Some(line), None) = (of_check.next(), of_check.next()) else { panic!("{check}: {output:?}") };
     let text = |name: &str| line[name].as_str().unwrap_or_default().to_owned();
     (text("outcome"), format!("{} | {}", text("what"), text("hint")))
-}
-
-fn as_role(database: &Database, role: &str) -> String {
-    database.url().replace("postgres@", &format!("{role}@"))
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -51,7 +47,7 @@ async fn privileges_that_lack_are_named_with_the_statement_that_grants_them() {
         .batch_execute(&format!("CREATE ROLE {role} LOGIN; REVOKE CREATE ON SCHEMA public FROM PUBLIC"))
         .await
         .unwrap();
-    let home = Home::with(&as_role(&database, &role), &file_tracker("a", RARELY));
+    let home = Home::with(&database.url_as(&role), &file_tracker("a", RARELY));
     let output = home.trackd(&["doctor"]);
     assert_eq!(output.status.code(), Some(1), "{output:?}");
     for line in [
@@ -132,9 +128,9 @@ async fn encryption_in_use_is_told_and_a_backup_goes_the_same_way() {
         set(data, "listen_addresses = '127.0.0.1'\nssl = on\n");
     });
     let admin = server.connect("postgres").await;
-    admin.batch_execute("CREATE ROLE r LOGIN PASSWORD 'p w'").await.unwrap();
+    admin.batch_execute("CREATE ROLE r LOGIN PASSWORD 'm4rked p w'").await.unwrap();
     admin.batch_execute("CREATE DATABASE d OWNER r").await.unwrap();
-    let url = format!("postgres://r:p%20w@localhost:{port}/d?sslmode=require&hostaddr=127.0.0.1");
+    let url = format!("postgres://r:m4rked%20p%20w@localhost:{port}/d?sslmode=require&hostaddr=127.0.0.1");
     let home = Home::with(&url, &file_tracker("a", RARELY).replace("name = \"a\"\nhistory", "name = \"s.a\"\nhistory"));
     assert!(home.trackd(&["init"]).status.success());
     let output = home.trackd(&["doctor", "--json"]);

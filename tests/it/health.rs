@@ -2,6 +2,7 @@
 
 use crate::support::bouncer::Bouncer;
 use crate::support::daemon::{Home, PATIENCE, RARELY, file_tracker};
+use crate::support::marked::unmarked;
 use crate::support::polls::at_most;
 use crate::support::postgres::{Server, eventually, free_port};
 use crate::support::proxy::{Fault, Proxy};
@@ -144,6 +145,7 @@ async fn the_daemon_shows_how_its_database_is() {
         stream.write_all(head.as_bytes()).await.unwrap();
         let mut answer = String::new();
         stream.read_to_string(&mut answer).await.unwrap();
+        unmarked(path, &answer);
         answer
     };
     eventually("a look at the database", PATIENCE, async || get("/api/status").await.contains("database_size_bytes"))

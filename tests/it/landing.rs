@@ -111,10 +111,7 @@ async fn a_schema_that_is_there_needs_no_privilege_to_make_one() {
         ))
         .await
         .unwrap();
-    let home = Home::with(
-        &database.url().replace("postgres@", &format!("{role}@")),
-        &tracker(&table("app.x", "event", ".[]", "id = \"integer\"")),
-    );
+    let home = Home::with(&database.url_as(&role), &tracker(&table("app.x", "event", ".[]", "id = \"integer\"")));
     let check = home.trackd(&["check"]);
     assert!(!String::from_utf8_lossy(&check.stdout).contains("schema"), "{check:?} {}", stderr(&check));
     lands(&home, r#"[{"id":1}]"#);
@@ -132,7 +129,7 @@ async fn who_may_make_no_temporary_tables_is_not_told_that_a_check_is_wrong() {
     );
     database.client().await.batch_execute(&grant).await.unwrap();
     let home = Home::with(
-        &database.url().replace("postgres@", &format!("{role}@")),
+        &database.url_as(&role),
         &tracker(&table("app.x", "event", ".[]", "id = { type = \"integer\", check = \"id > 0\" }")),
     );
     let check = home.trackd(&["check"]);

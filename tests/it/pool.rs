@@ -386,7 +386,7 @@ async fn a_role_with_too_many_connections_is_served_by_those_it_has() {
     let client = database.client().await;
     let role = format!("few_{}", database.name);
     client.batch_execute(&format!("CREATE ROLE {role} LOGIN CONNECTION LIMIT 2")).await.unwrap();
-    let url = database.url().replace("postgres@", &format!("{role}@"));
+    let url = database.url_as(&role);
     let pool = Pool::new(PoolOptions { pool_size: 5, max_overflow: 5, ..options(&url) });
     let begun = Instant::now();
     all_are_served(&pool, 1_000).await;
@@ -726,7 +726,7 @@ async fn what_a_person_must_mend_is_told_at_once_with_what_to_do() {
     let (url, name) = (database.url(), &database.name);
     let cases = [
         (url.replace(&format!("/{name}"), "/nowhere"), "3D000", "create the database"),
-        (url.replace("postgres@", "nobody_known@"), "28000", "pg_hba.conf"),
+        (database.url_as("nobody_known"), "28000", "pg_hba.conf"),
     ];
     for (url, sqlstate, hint) in cases {
         let told = timeout(Duration::from_secs(10), Pool::new(options(&url)).begin_within(PATIENCE)).await;

@@ -1,14 +1,14 @@
-//! Values of secrets, each a marked text, that are in no log at any level.
+//! Values of secrets, each a marked text, that are in no log at any level, on no page, in no output and in no row. Beside
+//! this, every test looks through what it made trackd say (`support::marked`).
 
 use crate::support::daemon::{Home, PATIENCE, file_tracker};
 use crate::support::faulty::{Answer, Faulty};
-use crate::support::postgres::{Server, eventually};
+use crate::support::marked::{MARK, unmarked, unmarked_below, unmarked_rows};
+use crate::support::postgres::{Server, eventually, free_port};
 use rustix::process::Signal;
 
-const MARK: &str = "m4rked";
-
 #[tokio::test(flavor = "multi_thread")]
-async fn at_the_lowest_level_no_secret_of_a_source_a_database_or_an_alert_is_in_any_log() {
+async fn at_the_lowest_level_no_secret_of_a_source_a_database_or_an_alert_is_logged_served_printed_or_recorded() {
     let server = Server::prepared(5432, |data| {
         std::fs::write(data.join("pg_hba.conf"), "local all postgres trust\nlocal all all scram-sha-256\n").unwrap();
     });
@@ -38,7 +38,9 @@ async fn at_the_lowest_level_no_secret_of_a_source_a_database_or_an_alert_is_in_
     let mut home = Home::with(&format!("host={} user=r dbname=d", server.dir().display()), &trackers);
     home.put("password", "m4rked-database\n");
     home.put("token", "m4rked-token\n");
+    let address = format!("127.0.0.1:{}", free_port());
     for (name, value) in [
+        ("TRACKD_DAEMON__LISTEN", address.as_str()),
         ("TRACKD_DATABASE__PASSWORD_FILE", "password"),
         ("TRACKD_LOG__LEVEL", "trace"),
         ("TRACKD_LOG__FILE", "{ dir = \"logs\", rotation = \"never\" }"),
@@ -56,6 +58,23 @@ async fn at_the_lowest_level_no_secret_of_a_source_a_database_or_an_alert_is_in_
     daemon.says("configuration reloaded", 1).await;
     daemon.signal(Signal::USR1);
     daemon.says("status", 1).await;
+    for page in ["/", "/api/status", "/metrics", "/readyz"] {
+        let answer = page_of(&address, page).await;
+        assert!(answer.starts_with("HTTP/1.1 "), "{page}: {answer}");
+        unmarked(page, &answer);
+    }
+    // What they print is looked through by `Home`.
+    for args in [
+        &["status"][..],
+        &["runs"],
+        &["check"],
+        &["check", "--against-running"],
+        &["doctor"],
+        &["spool", "ls"],
+        &["reload"],
+    ] {
+        assert!(!home.trackd(args).stdout.is_empty(), "{args:?}");
+    }
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
 
@@ -68,7 +87,49 @@ async fn at_the_lowest_level_no_secret_of_a_source_a_database_or_an_alert_is_in_
     let files = std::fs::read_to_string(home.path("logs/trackd.log")).unwrap();
     assert!(files.contains("DEBUG") && files.contains("stopped"), "{files}");
     let logged = daemon.log() + &files;
+    unmarked("the logs", &logged);
+    unmarked_rows(&format!("host={} user=postgres dbname=d", server.dir().display()));
     assert!(!logged.contains("starting new connection"), "a line of the HTTP client, which may hold more: {logged}");
-    let lines: Vec<&str> = logged.lines().filter(|line| line.contains(MARK)).collect();
-    assert!(lines.is_empty(), "{}", lines.join("\n"));
+}
+
+async fn page_of(address: &str, page: &str) -> String {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    let mut stream = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!("GET {page} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n");
+    stream.write_all(head.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    answer
+}
+
+/// Runs what must panic.
+fn is_found(look: impl FnOnce() + std::panic::UnwindSafe) {
+    assert!(std::panic::catch_unwind(look).is_err(), "a secret was not found");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_secret_that_was_told_would_be_found_in_texts_files_rows_and_by_a_server_in_its_log() {
+    is_found(|| unmarked("a log", &format!("good\npassword={MARK}-x")));
+    unmarked("a log", "good\n");
+
+    let dir = tempfile::tempdir().unwrap();
+    let (mine, theirs) = (dir.path().join("config.toml"), dir.path().join("spool/payload"));
+    std::fs::create_dir(dir.path().join("spool")).unwrap();
+    std::fs::write(&mine, MARK).unwrap();
+    unmarked_below(dir.path(), std::slice::from_ref(&mine));
+    std::fs::write(theirs, [b"\0\xff", MARK.as_bytes(), b"\xff"].concat()).unwrap();
+    is_found(|| unmarked_below(dir.path(), std::slice::from_ref(&mine)));
+
+    let server = Server::own();
+    let rows = [format!("text '{MARK}-x'"), format!("convert_to('{MARK}', 'UTF8')"), format!("jsonb '[\"{MARK}\"]'")];
+    for row in rows {
+        let database = server.database().await;
+        unmarked_rows(&database.url());
+        let client = database.client().await;
+        client.batch_execute(&format!("CREATE TABLE t AS SELECT {row} AS v")).await.unwrap();
+        is_found(|| unmarked_rows(&database.url()));
+        client.batch_execute("DROP TABLE t").await.unwrap();
+    }
+    assert!(server.connect("postgres").await.batch_execute(&format!("SELECT '{MARK}'::integer")).await.is_err());
+    is_found(std::panic::AssertUnwindSafe(|| drop(server)));
 }

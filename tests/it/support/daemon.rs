@@ -1,5 +1,6 @@
 //! A trackd of its own: the built binary, a configuration in a temporary directory, a database of a test server.
 
+use super::marked::{unmarked, unmarked_below};
 use super::postgres::{Database, eventually};
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -16,6 +17,8 @@ pub struct Home {
     dir: tempfile::TempDir,
     database: String,
     variables: Vec<(&'static str, String)>,
+    /// Files of the test's own, which may hold secrets.
+    written: Mutex<Vec<PathBuf>>,
 }
 
 impl Home {
@@ -28,7 +31,7 @@ impl Home {
         let dir = tempfile::tempdir().unwrap();
         // The account of an embedded server passes through.
         std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
-        let home = Home { dir, database: database.to_owned(), variables: Vec::new() };
+        let home = Home { dir, database: database.to_owned(), variables: Vec::new(), written: Mutex::default() };
         home.configure(trackers);
         home
     }
@@ -45,9 +48,7 @@ impl Home {
              [defaults]\nretry = {{ attempts = 1 }}\n{trackers}",
             self.database
         );
-        let fresh = self.path("config.new");
-        std::fs::write(&fresh, text).unwrap();
-        std::fs::rename(fresh, self.path("config.toml")).unwrap();
+        self.put("config.toml", text);
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -59,6 +60,7 @@ impl Home {
         let fresh = self.path("put.new");
         std::fs::write(&fresh, text).unwrap();
         std::fs::rename(fresh, self.path(name)).unwrap();
+        self.written.lock().unwrap().push(self.path(name));
     }
 
     /// A command that is still to be started.
@@ -71,7 +73,9 @@ impl Home {
 
     /// Runs a command to its end.
     pub fn trackd(&self, args: &[&str]) -> Output {
-        self.command(args).stdin(Stdio::null()).output().unwrap()
+        let output = self.command(args).stdin(Stdio::null()).output().unwrap();
+        unmarked(&format!("the output of {args:?}"), &(stdout(&output) + &stderr(&output)));
+        output
     }
 
     /// Starts the daemon.
@@ -85,6 +89,12 @@ impl Home {
             }
         });
         Daemon { child, log }
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        unmarked_below(self.dir.path(), &self.written.lock().unwrap());
     }
 }
 
@@ -145,16 +155,15 @@ impl Daemon {
         code.and_then(|status| status.code())
     }
 
-    pub fn kill(mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
+    /// kill -9, as by a drop.
+    pub fn kill(self) {}
 }
 
 impl Drop for Daemon {
     fn drop(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();
+        unmarked("the log", &self.log());
     }
 }
 

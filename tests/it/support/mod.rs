@@ -3,6 +3,7 @@
 pub(crate) mod bouncer;
 pub(crate) mod daemon;
 pub(crate) mod faulty;
+pub(crate) mod marked;
 pub(crate) mod polls;
 pub(crate) mod postgres;
 pub(crate) mod proxy;

@@ -3,7 +3,8 @@
 //! A watchdog process owns each server: it reads a pipe that this process holds, and when the pipe closes (drop,
 //! exit, panic, kill -9) it stops the server and removes the directory.
 
-use std::io::{BufRead, BufReader, Write};
+use super::marked::{MARK, unmarked_rows};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,9 +14,10 @@ use std::time::{Duration, Instant};
 use tokio_postgres::{Client, NoTls};
 use trackd::store::embedded::{Account, Binaries, search_path};
 
-/// Starts a server, says "up" when it takes connections, restarts it on "start", stops all at the end of its input.
+/// Starts a server, says "up" when it takes connections, restarts it on "start", stops all at the end of its input and
+/// lists what files of it hold a test's secret.
 const WATCHDOG: &str = r#"
-bin=$1 dir=$2 port=$3
+bin=$1 dir=$2 port=$3 mark=$4
 try() {
     "$bin/postgres" -D "$dir/data" -k "$dir" -p "$port" >>"$dir/log" 2>&1 </dev/null &
     pid=$!
@@ -36,6 +38,7 @@ while read -r order; do
     esac
 done
 kill -QUIT $pid 2>/dev/null; wait $pid
+grep -rlaF -D skip "$mark" "$dir"
 rm -rf "$dir"
 "#;
 
@@ -107,7 +110,7 @@ impl Server {
         std::os::unix::fs::chown(&dir, Some(account.uid), Some(account.gid)).expect("own the directory");
         make(&binaries, &account, &dir);
         let mut command = Command::new("/bin/sh");
-        command.arg("-c").arg(WATCHDOG).arg("watchdog").arg(&binaries.dir).arg(&dir).arg(port.to_string());
+        command.arg("-c").arg(WATCHDOG).arg("watchdog").arg(&binaries.dir).arg(&dir).arg(port.to_string()).arg(MARK);
         command.current_dir("/");
         // Its own group: a Ctrl-C or a runner's timeout must not kill the one that cleans up.
         command.process_group(0).stdin(Stdio::piped()).stdout(Stdio::piped());
@@ -172,7 +175,10 @@ impl Drop for Server {
     fn drop(&mut self) {
         let watchdog = self.watchdog.get_mut().unwrap_or_else(std::sync::PoisonError::into_inner);
         drop(watchdog.child.stdin.take());
+        let mut marked = String::new();
+        let _ = watchdog.answers.read_to_string(&mut marked);
         let _ = watchdog.child.wait();
+        assert!(marked.is_empty() || std::thread::panicking(), "a secret is in files of the server:\n{marked}");
     }
 }
 
@@ -187,6 +193,11 @@ impl Database {
     /// `postgres://` form, as in `database.url`.
     pub fn url(&self) -> String {
         url(&self.dir, self.port, &self.name)
+    }
+
+    /// The same as another role.
+    pub fn url_as(&self, role: &str) -> String {
+        self.url().replacen("//postgres:", &format!("//{role}:"), 1)
     }
 
     /// The same database on a socket in another directory.
@@ -205,9 +216,16 @@ impl Database {
     }
 }
 
+impl Drop for Database {
+    fn drop(&mut self) {
+        unmarked_rows(&self.url());
+    }
+}
+
+/// With a password, which the server does not ask for.
 fn url(dir: &Path, port: u16, database: &str) -> String {
     let host = dir.to_str().expect("a temporary directory is UTF-8").replace('/', "%2F");
-    format!("postgres://postgres@{host}:{port}/{database}")
+    format!("postgres://postgres:{MARK}-url@{host}:{port}/{database}")
 }
 
 /// A connection; its task ends with the client.

@@ -2,6 +2,7 @@
 //!
 //! It listens on a TCP port of its own on loopback, and forwards to the server's Unix socket.
 
+use super::marked::MARK;
 use super::postgres::Database;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -71,7 +72,7 @@ impl Proxy {
 
     /// The database, through the proxy.
     pub fn url(&self, database: &Database) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{}?sslmode=disable", self.port, database.name)
+        format!("postgres://postgres:{MARK}-url@127.0.0.1:{}/{}?sslmode=disable", self.port, database.name)
     }
 
     pub fn set(&self, fault: Fault) {
