@@ -88,7 +88,8 @@ impl Opening {
     /// Class standing before the daemon is up: a person must act before this can work. Later it stays.
     pub(super) async fn open(self) -> Result<Opened, Unusable> {
         let mut wait = FIRST_WAIT;
-        let mut told: Option<Instant> = None;
+        // Where instants run already, it was told before.
+        let mut told = self.begun.map(|_| Instant::now());
         loop {
             let error = match self.try_open().await {
                 Ok(opened) => return Ok(opened),
