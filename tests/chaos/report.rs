@@ -23,7 +23,7 @@ const SHOWN: usize = 20;
 /// The table of faults.
 pub fn table(case: &Case, verdict: &Verdict) -> String {
     let mut text = format!(
-        "{:<62} {:>5} {:>7} {:>5} {:>8}  {:>22}\n",
+        "{:<70} {:>5} {:>7} {:>5} {:>8}  {:>22}\n",
         "fault", "times", "runs", "lost", "doubled", "recovery p50, max (of)"
     );
     let successes = successes(case);
@@ -43,13 +43,13 @@ pub fn table(case: &Case, verdict: &Verdict) -> String {
             .map_or("not alone".to_owned(), |(p50, max)| format!("{p50} ms, {max} ms ({measured})"));
         let what = format!("{}: {}", fault.name, fault.what);
         let (lost, doubled) = (wrong(Wrong::Lost), wrong(Wrong::Doubled));
-        let _ = writeln!(text, "{what:<62} {:>5} {runs:>7} {lost:>5} {doubled:>8}  {recovery:>22}", own.len());
+        let _ = writeln!(text, "{what:<70} {:>5} {runs:>7} {lost:>5} {doubled:>8}  {recovery:>22}", own.len());
     }
     let (lost, doubled) = (verdict.count(Wrong::Lost), verdict.count(Wrong::Doubled));
     let (times, runs) = (case.faults.len(), case.found.runs.len());
     let _ = writeln!(
         text,
-        "{:<62} {times:>5} {runs:>7} {lost:>5} {doubled:>8}",
+        "{:<70} {times:>5} {runs:>7} {lost:>5} {doubled:>8}",
         "all (a run counts at every fault it met)"
     );
     text

@@ -15,7 +15,7 @@ use tokio_postgres::{Client, NoTls};
 use trackd::store::embedded::{Account, Binaries, search_path};
 
 /// Starts a server, says "up" when it takes connections, restarts it on "start", stops all at the end of its input and
-/// lists what files of it hold a test's secret.
+/// lists what files of it hold a test's secret. A server may have died of itself before it is told to.
 const WATCHDOG: &str = r#"
 bin=$1 dir=$2 port=$3 mark=$4
 try() {
@@ -32,8 +32,8 @@ start() {
 start
 while read -r order; do
     case $order in
-        kill) kill -9 $pid; wait $pid 2>/dev/null; echo down ;;
-        stop) kill -INT $pid; wait $pid; echo down ;;
+        kill) kill -9 $pid 2>/dev/null; wait $pid 2>/dev/null; echo down ;;
+        stop) kill -INT $pid 2>/dev/null; wait $pid; echo down ;;
         start) start ;;
     esac
 done
