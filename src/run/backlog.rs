@@ -263,7 +263,8 @@ impl Backlog {
     fn fails(&self, key: &Key, reason: &str) -> Outcome {
         let (tracker, at, instance) = (key.tracker(), key.scheduled_at(), self.shared.instance.name());
         let run = Run::begun(ledger::run_id(tracker, at), tracker, at, Kind::Scheduled, instance, clock::now());
-        let (error, error_class) = (Some(reason.to_owned()), Some(Class::Standing));
+        // Not standing: it says nothing of the source or the tables, and must not slow the tracker down.
+        let (error, error_class) = (Some(reason.to_owned()), Some(Class::Retry));
         Outcome { run: Run { error, error_class, ..run }, fresh: Vec::new(), recorded: false }
     }
 

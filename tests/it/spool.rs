@@ -2,7 +2,7 @@
 //! are bad, and the commands.
 
 use crate::support::daemon::{Home, PATIENCE, RARELY, file_tracker, stderr, stdout};
-use crate::support::postgres::{Server, eventually};
+use crate::support::postgres::{Server, at_least, count, eventually};
 use bytes::Bytes;
 use jiff::Timestamp;
 use sha2::{Digest, Sha256};
@@ -208,6 +208,28 @@ async fn a_daemon_lands_the_good_of_a_spool_with_bad_files_and_runs_on_beside_it
     assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
     let failed = "SELECT count(*) FROM trackd.runs WHERE status = 'failed' AND error LIKE 'its payload in the spool is not whole: %'";
     assert_eq!(count(failed).await, 100, "the others have their rows, too");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn files_of_the_spool_that_are_spoilt_slow_no_tracker_down() {
+    let database = Server::shared().database().await;
+    let home = Home::new(&database, &file_tracker("a", "200ms"));
+    home.put("a.json", r#"{"rows":[{"k":"a","v":1}]}"#);
+    for number in 0..8 {
+        spoil(&by_hand(&home.path("state/spool"), "a", 1_750_000_000 + i64::from(number), "{}", "{}"), number);
+    }
+    let mut daemon = home.run();
+    let client = database.client().await;
+    let failed = "SELECT count(*) FROM trackd.runs WHERE status = 'failed'";
+    at_least(&client, failed, 8).await;
+    let since = "SELECT count(*) FROM trackd.runs WHERE status = 'succeeded'";
+    let before = count(&client, since).await;
+    at_least(&client, since, before + 3).await;
+    let passed_over = "SELECT count(*) FROM trackd.runs WHERE error LIKE 'standing fault%'";
+    assert_eq!(count(&client, passed_over).await, 0, "{}", daemon.log());
+    daemon.signal(rustix::process::Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    assert!(!daemon.log().contains("standing fault"), "{}", daemon.log());
 }
 
 #[test]
