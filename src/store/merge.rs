@@ -94,6 +94,16 @@ pub(super) fn copy(table: &Table, staged: bool) -> String {
     }
 }
 
+/// Keeps a data table's columns as they are to the end of the transaction, by the lock that rows are written with.
+pub(super) fn hold(table: &Table) -> String {
+    format!("LOCK TABLE ONLY {} IN ROW EXCLUSIVE MODE", qualified(&table.name))
+}
+
+/// Of the columns `$2` of table `$1`, how many have the types `$3`.
+pub(super) const OF_THESE_TYPES: &str = "SELECT count(*) FROM pg_catalog.pg_attribute a \
+    JOIN unnest($2::text[], $3::text[]) AS w(name, type) ON w.name = a.attname \
+    WHERE a.attrelid = pg_catalog.to_regclass($1) AND pg_catalog.format_type(a.atttypid, a.atttypmod) = w.type";
+
 /// Gathers the staging table's statistics: without them a merge of many rows is planned as one of few.
 pub(super) fn analyze_staging(table: &Table) -> String {
     format!("ANALYZE {}", staging(table))

@@ -3,7 +3,8 @@
 //! ```text
 //!  few rows   arrays in one statement, deferred: they travel with COMMIT
 //!  many rows  binary COPY, chunk by chunk while the next is shaped: into the table (snapshot),
-//!             or into a staging table of the transaction and then one merge for the set
+//!             or into a staging table of the transaction and then one merge for the set; so also
+//!             where somebody gave a column another type, which would take the bytes for its own
 //! ```
 //!
 //! Must not know: where batches come from, what a run is.
@@ -140,10 +141,12 @@ impl Writer {
         let rows = match &tally {
             Some(tally) if fits => self.by_arrays(guard, stamp, &head, tally).await?,
             _ => {
-                let ended = self.copy(guard, care, head, parts, &mut tally).await?;
+                let staged = care == Care::Halves || !self.takes_copies(guard).await?;
+                let sent = self.copy(guard, care, staged, head, parts, &mut tally).await?;
                 match care {
-                    Care::Sets => self.merge_staged(guard, stamp, ended, tally.as_ref()).await?,
-                    Care::Halves => self.merge_halves(guard, stamp, ended, tally.as_ref(), &mut set_aside).await?,
+                    Care::Sets if !staged => sent,
+                    Care::Sets => self.merge_staged(guard, stamp, tally.as_ref()).await?,
+                    Care::Halves => self.merge_halves(guard, stamp, sent, tally.as_ref(), &mut set_aside).await?,
                 }
             }
         };
@@ -196,16 +199,32 @@ impl Writer {
         Ok(self.arrays.iter().chain(absent).zip(ours).filter(|(merge, _)| merge.counts).map(|(_, count)| count).sum())
     }
 
+    /// Whether rows may be copied into the table itself: a snapshot, each of whose columns has, and keeps, the type that
+    /// they are the bytes of.
+    async fn takes_copies(&self, guard: &mut Guard) -> Result<bool, Error> {
+        if self.table.history != History::Snapshot {
+            return Ok(false);
+        }
+        let columns = || self.table.columns.iter();
+        let same = Statement::new(merge::OF_THESE_TYPES)
+            .bind(merge::qualified(&self.table.name), Type::TEXT)
+            .bind(columns().map(|column| column.name.clone()).collect::<Vec<_>>(), Type::TEXT_ARRAY)
+            .bind(columns().map(|column| column.ty.to_string()).collect::<Vec<_>>(), Type::TEXT_ARRAY);
+        guard.defer(Statement::new(merge::hold(&self.table)));
+        let found = guard.query(same).await?;
+        Ok(found.first().is_some_and(|row| row.get::<_, i64>(0) == columns().len() as i64))
+    }
+
     /// Streams the head and all further parts by COPY. Returns the rows sent.
     async fn copy(
         &self,
         guard: &mut Guard,
         care: Care,
+        staged: bool,
         head: Rows,
         parts: &mut impl Parts,
         tally: &mut Option<Tally>,
     ) -> Result<u64, Failure> {
-        let staged = care == Care::Halves || self.table.history != History::Snapshot;
         if staged {
             guard.defer(Statement::new(merge::create_staging(&self.table, care == Care::Halves)));
         }
@@ -222,16 +241,7 @@ impl Writer {
         Ok(copy.finish().await?)
     }
 
-    async fn merge_staged(
-        &self,
-        guard: &mut Guard,
-        stamp: &Stamp,
-        copied: u64,
-        tally: Option<&Tally>,
-    ) -> Result<u64, Failure> {
-        if self.table.history == History::Snapshot {
-            return Ok(copied);
-        }
+    async fn merge_staged(&self, guard: &mut Guard, stamp: &Stamp, tally: Option<&Tally>) -> Result<u64, Failure> {
         let absent = self.staged_absent.as_ref().filter(|_| tally.is_none_or(|tally| tally.rejected == 0));
         let merges: Vec<&Merge> = self.staged.iter().chain(absent).collect();
         let statement = |merge: &Merge| {

@@ -270,6 +270,20 @@ async fn a_snapshot_keeps_every_instant() {
 }
 
 #[tokio::test]
+async fn a_column_whose_type_was_changed_beneath_a_writer_gets_the_values_and_not_their_bytes() {
+    for ty in ["bigint", "numeric", "real"] {
+        both_ways(
+            &format!("CREATE TABLE t (k text, v {ty}, taken_at timestamptz, run_id uuid, PRIMARY KEY (k, taken_at))"),
+            History::Snapshot,
+            &[(DAY_1, &[("a", 1), ("b", 7)], 2)],
+            "SELECT k || v FROM t WHERE k < 'pad' ORDER BY k",
+            &["a1", "b7"],
+        )
+        .await;
+    }
+}
+
+#[tokio::test]
 async fn an_event_seen_again_is_ignored() {
     both_ways(
         "CREATE TABLE t (k text PRIMARY KEY, v int, first_seen_at timestamptz, run_id uuid)",
