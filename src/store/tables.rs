@@ -353,7 +353,8 @@ fn extend_history(table: &Table, found: &Found, changes: &mut Vec<Change>) -> Re
 /// integer → bigint → numeric, and numeric(p,s) → one that holds all its values.
 fn widen(table: &Table, column: &Column, have: &str) -> Result<Option<Change>, Error> {
     let want = column.ty.to_string();
-    if want == have {
+    // One that holds more stands: it was widened since, and what waited in a spool or another daemon asks as before.
+    if want == have || Type::parse(have, None).is_ok_and(|have| holds(&have, &want)) {
         return Ok(None);
     }
     let sql = format!("ALTER TABLE {} ALTER COLUMN {} TYPE {want}", qualified(&table.name), quote(&column.name));

@@ -172,6 +172,33 @@ async fn what_waited_is_shaped_as_the_configuration_of_its_time_said() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_waited_lands_in_a_table_that_was_widened_since() {
+    let server = Server::own();
+    let database = server.database().await;
+    let source = numbered().await;
+    let home = Home::new(&database, &tracker(&source));
+    let daemon = home.run();
+    at_least(&database.client().await, SUCCEEDED, 3).await;
+    server.kill();
+    eventually("payloads that wait", PATIENCE, async || waiting(&home) >= 5).await;
+    daemon.kill();
+    let waited = waiting(&home) as i64;
+    server.start();
+    // A start widens the table before anything lands.
+    home.configure(&tracker(&source).replace("v = \"integer\"", "v = \"numeric\""));
+    let mut daemon = home.run();
+    eventually("none that waits", PATIENCE, async || waiting(&home) == 0).await;
+    let client = database.client().await;
+    at_least(&client, SUCCEEDED, waited + 5).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    assert_eq!(count(&client, "SELECT count(*) FROM trackd.runs WHERE status = 'failed'").await, 0, "{}", daemon.log());
+    // One answer may have been on its way when the daemon was killed.
+    let lost = source.requests().len() as i64 - count(&client, "SELECT count(DISTINCT v) FROM a").await;
+    assert!((0..=1).contains(&lost), "{lost} answers lost");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tracker_that_is_removed_while_the_database_is_away_has_a_row_for_each_instant_until_then() {
     let server = Server::own();
     let database = server.database().await;
