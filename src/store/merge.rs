@@ -55,13 +55,13 @@ pub(super) fn absent(table: &Table, incoming: Incoming) -> Option<Merge> {
              AND NOT EXISTS (SELECT 1 FROM {} WHERE {})",
             parts.target,
             parts.source,
-            parts.same_key()
+            parts.same_key("t")
         ))),
         History::State { absent: Absent::Delete } => Some(counted(format!(
             "DELETE FROM {} AS t WHERE coalesce(t.updated_at <= $1, true) AND NOT EXISTS (SELECT 1 FROM {} WHERE {})",
             parts.target,
             parts.source,
-            parts.same_key()
+            parts.same_key("t")
         ))),
         _ => None,
     }
@@ -138,20 +138,20 @@ fn counted(sql: String) -> Merge {
     Merge { sql, counts: true }
 }
 
-fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
+pub(super) fn list<'a>(names: impl Iterator<Item = &'a str>) -> String {
     names.map(quote).collect::<Vec<_>>().join(", ")
 }
 
 /// The pieces that the statements of one table share.
-struct Parts<'a> {
-    table: &'a Table,
-    target: String,
+pub(super) struct Parts<'a> {
+    pub(super) table: &'a Table,
+    pub(super) target: String,
     /// A FROM item named `s`, with the range condition where there is one.
-    source: String,
+    pub(super) source: String,
 }
 
 impl<'a> Parts<'a> {
-    fn new(table: &'a Table, incoming: Incoming) -> Parts<'a> {
+    pub(super) fn new(table: &'a Table, incoming: Incoming) -> Parts<'a> {
         let source = match incoming {
             Incoming::Arrays => {
                 let arrays: Vec<String> = table
@@ -169,7 +169,7 @@ impl<'a> Parts<'a> {
         Parts { table, target: qualified(&table.name), source }
     }
 
-    fn names(&self) -> impl Iterator<Item = &'a str> {
+    pub(super) fn names(&self) -> impl Iterator<Item = &'a str> {
         self.table.columns.iter().map(|column| column.name.as_str())
     }
 
@@ -182,8 +182,9 @@ impl<'a> Parts<'a> {
         list(self.table.key_names())
     }
 
-    fn same_key(&self) -> String {
-        let same = |name: &str| format!("t.{0} = s.{0}", quote(name));
+    /// Whether a row of the table, by this alias, is that of an incoming one.
+    pub(super) fn same_key(&self, alias: &str) -> String {
+        let same = |name: &str| format!("{alias}.{0} = s.{0}", quote(name));
         self.table.key_names().map(same).collect::<Vec<_>>().join(" AND ")
     }
 
@@ -199,7 +200,7 @@ impl<'a> Parts<'a> {
         )
     }
 
-    fn insert_missing(&self) -> String {
+    pub(super) fn insert_missing(&self) -> String {
         format!("{} ON CONFLICT ({}) DO NOTHING", self.insert(), self.key())
     }
 
@@ -221,14 +222,19 @@ impl<'a> Parts<'a> {
         )
     }
 
-    fn close_changed(&self) -> String {
+    /// Whether an incoming row says other things than the row `t` of its key.
+    pub(super) fn changed(&self) -> String {
         let others = self.others();
-        let differs = if others.is_empty() { "false".to_owned() } else { differs(&others, "t", "s") };
+        if others.is_empty() { "false".to_owned() } else { differs(&others, "t", "s") }
+    }
+
+    fn close_changed(&self) -> String {
         format!(
-            "UPDATE {} AS t SET valid_to = $1 FROM {} WHERE {} AND t.valid_to IS NULL AND t.valid_from < $1 AND {differs}",
+            "UPDATE {} AS t SET valid_to = $1 FROM {} WHERE {} AND t.valid_to IS NULL AND t.valid_from < $1 AND {}",
             self.target,
             self.source,
-            self.same_key()
+            self.same_key("t"),
+            self.changed()
         )
     }
 
@@ -237,7 +243,7 @@ impl<'a> Parts<'a> {
             "{} WHERE NOT EXISTS (SELECT 1 FROM {} AS t WHERE {} AND t.valid_to IS NULL)",
             self.insert(),
             self.target,
-            self.same_key()
+            self.same_key("t")
         )
     }
 }

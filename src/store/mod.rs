@@ -39,6 +39,7 @@ pub mod error;
 pub mod guard;
 pub mod health;
 pub mod instance;
+mod late;
 pub mod ledger;
 mod merge;
 pub mod migrate;

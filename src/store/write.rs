@@ -9,10 +9,12 @@
 //!
 //! Must not know: where batches come from, what a run is.
 
+use super::late::{self, Next};
 use super::merge::{self, Incoming, Merge};
 use super::{Error, Guard, Statement, Wire, arrays, ledger};
 use crate::shape::{self, History, Reject, Rows, Stamp, Table, Tally};
 use bytes::Bytes;
+use std::borrow::Cow;
 use std::sync::Arc;
 use tokio_postgres::types::Type;
 
@@ -97,10 +99,30 @@ pub enum Care {
 pub struct Writer {
     table: Arc<Table>,
     types: Vec<Type>,
-    arrays: Vec<Merge>,
-    arrays_absent: Option<Merge>,
-    staged: Vec<Merge>,
-    staged_absent: Option<Merge>,
+    arrays: Merges,
+    staged: Merges,
+}
+
+/// What brings rows in.
+#[derive(Debug, Clone)]
+struct Merges {
+    rows: Vec<Merge>,
+    absent: Option<Merge>,
+}
+
+impl Merges {
+    fn of(table: &Table, incoming: Incoming) -> Merges {
+        Merges { rows: merge::rows(table, incoming), absent: merge::absent(table, incoming) }
+    }
+
+    fn late(table: &Table, incoming: Incoming, next: &Next) -> Merges {
+        Merges { rows: late::rows(table, incoming, next), absent: late::absent(table, incoming, next) }
+    }
+
+    /// What is absent is not known where rows were set aside.
+    fn of_rows(&self, rejected: bool) -> Vec<&Merge> {
+        self.rows.iter().chain(self.absent.as_ref().filter(|_| !rejected)).collect()
+    }
 }
 
 impl Writer {
@@ -108,10 +130,8 @@ impl Writer {
     pub fn new(table: Arc<Table>) -> Writer {
         Writer {
             types: table.columns.iter().map(|column| arrays::wire_type(&column.ty.scalar)).collect(),
-            arrays: merge::rows(&table, Incoming::Arrays),
-            arrays_absent: merge::absent(&table, Incoming::Arrays),
-            staged: merge::rows(&table, Incoming::Staged),
-            staged_absent: merge::absent(&table, Incoming::Staged),
+            arrays: Merges::of(&table, Incoming::Arrays),
+            staged: Merges::of(&table, Incoming::Staged),
             table,
         }
     }
@@ -178,12 +198,13 @@ impl Writer {
 
     /// Sends few rows as arrays. A snapshot's count is known, so its statement waits for COMMIT.
     async fn by_arrays(&self, guard: &mut Guard, stamp: &Stamp, rows: &Rows, tally: &Tally) -> Result<u64, Failure> {
-        let absent = self.arrays_absent.as_ref().filter(|_| tally.rejected == 0);
-        if rows.count == 0 && absent.is_none() {
+        if rows.count == 0 && (self.arrays.absent.is_none() || tally.rejected > 0) {
             return Ok(0);
         }
+        let merges = self.merges(guard, stamp, Incoming::Arrays).await?;
+        let merges = merges.of_rows(tally.rejected > 0);
         let arrays = arrays::columns(rows, &self.types);
-        for merge in self.arrays.iter().chain(absent) {
+        for merge in &merges {
             let statement =
                 Statement::new(merge.sql.clone()).bind(stamp.at, Type::TIMESTAMPTZ).bind(stamp.run_id, Type::UUID);
             let bind = |statement: Statement, (array, ty): (&Bytes, &Type)| {
@@ -195,8 +216,17 @@ impl Writer {
             return Ok(rows.count);
         }
         let counts = guard.flush().await?;
-        let ours = &counts[counts.len() - self.arrays.len() - usize::from(absent.is_some())..];
-        Ok(self.arrays.iter().chain(absent).zip(ours).filter(|(merge, _)| merge.counts).map(|(_, count)| count).sum())
+        Ok(counted(&merges, &counts))
+    }
+
+    /// The statements for a run: others, where one of a later instant has landed.
+    async fn merges(&self, guard: &mut Guard, stamp: &Stamp, incoming: Incoming) -> Result<Cow<'_, Merges>, Error> {
+        Ok(match (late::next(guard, &self.table, stamp).await?, incoming) {
+            (Some(next), _) => Cow::Owned(Merges::late(&self.table, incoming, &next)),
+            (None, Incoming::Arrays) => Cow::Borrowed(&self.arrays),
+            (None, Incoming::Staged) => Cow::Borrowed(&self.staged),
+            (None, Incoming::Range) => Cow::Owned(Merges::of(&self.table, incoming)),
+        })
     }
 
     /// Whether rows may be copied into the table itself: a snapshot, each of whose columns has, and keeps, the type that
@@ -242,8 +272,8 @@ impl Writer {
     }
 
     async fn merge_staged(&self, guard: &mut Guard, stamp: &Stamp, tally: Option<&Tally>) -> Result<u64, Failure> {
-        let absent = self.staged_absent.as_ref().filter(|_| tally.is_none_or(|tally| tally.rejected == 0));
-        let merges: Vec<&Merge> = self.staged.iter().chain(absent).collect();
+        let merges = self.merges(guard, stamp, Incoming::Staged).await?;
+        let merges = merges.of_rows(tally.is_some_and(|tally| tally.rejected > 0));
         let statement = |merge: &Merge| {
             Statement::new(merge.sql.clone()).bind(stamp.at, Type::TIMESTAMPTZ).bind(stamp.run_id, Type::UUID)
         };
@@ -251,8 +281,7 @@ impl Writer {
         guard.defer(Statement::new(merge::analyze_staging(&self.table)));
         merges.iter().for_each(|merge| guard.defer(statement(merge)));
         let counts = guard.flush().await?;
-        let ours = &counts[counts.len() - merges.len()..];
-        Ok(merges.iter().zip(ours).filter(|(merge, _)| merge.counts).map(|(_, count)| count).sum())
+        Ok(counted(&merges, &counts))
     }
 
     /// Merges the staged rows in halves: a half that the server refuses is split until single rows stand alone.
@@ -266,7 +295,8 @@ impl Writer {
         tally: Option<&Tally>,
         set_aside: &mut Vec<Reject>,
     ) -> Result<u64, Failure> {
-        let merges = merge::rows(&self.table, Incoming::Range);
+        let merges = self.merges(guard, stamp, Incoming::Range).await?;
+        let merges: Vec<&Merge> = merges.rows.iter().collect();
         let mut written = 0;
         let mut ranges = vec![(1, staged as i64)];
         while let Some((first, last)) = ranges.pop() {
@@ -279,12 +309,7 @@ impl Writer {
             }
             match guard.flush().await {
                 Ok(counts) => {
-                    written += merges
-                        .iter()
-                        .zip(counts)
-                        .filter(|(merge, _)| merge.counts)
-                        .map(|(_, count)| count)
-                        .sum::<u64>();
+                    written += counted(&merges, &counts);
                     guard.batch("release a savepoint", "RELEASE SAVEPOINT trackd_half").await?;
                 }
                 Err(error) if error.class() == crate::class::Class::Row => {
@@ -304,7 +329,8 @@ impl Writer {
             }
         }
         let bad = !set_aside.is_empty() || tally.is_some_and(|tally| tally.rejected > 0);
-        if let Some(absent) = self.staged_absent.as_ref().filter(|_| !bad) {
+        let all = self.merges(guard, stamp, Incoming::Staged).await?;
+        if let Some(absent) = all.absent.as_ref().filter(|_| !bad) {
             guard.defer(
                 Statement::new(absent.sql.clone()).bind(stamp.at, Type::TIMESTAMPTZ).bind(stamp.run_id, Type::UUID),
             );
@@ -318,6 +344,12 @@ impl Writer {
         let row = found.first().map_or_else(|| "null".to_owned(), |row| row.get(0));
         Ok(Reject { row, reason: error.to_string() })
     }
+}
+
+/// The rows that these, the last of a flight, have written.
+fn counted(merges: &[&Merge], counts: &[u64]) -> u64 {
+    let ours = &counts[counts.len() - merges.len()..];
+    merges.iter().zip(ours).filter(|(merge, _)| merge.counts).map(|(_, count)| count).sum()
 }
 
 fn ranged(sql: &str, stamp: &Stamp, first: i64, last: i64) -> Statement {

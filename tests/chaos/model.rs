@@ -30,15 +30,20 @@ pub struct Kept {
 /// The table after `landed`, sorted; and the rows that each of them wrote.
 pub fn kept(tracker: &Tracker, landed: &[Landed]) -> (Vec<Kept>, Vec<i64>) {
     let mut table = Table { rows: Vec::new(), open: BTreeMap::new() };
-    let written = landed
-        .iter()
-        .map(|run| match tracker.history {
+    let mut latest = Millis::MIN;
+    let mut written = Vec::with_capacity(landed.len());
+    for (n, run) in landed.iter().enumerate() {
+        let is_late = run.at < latest;
+        latest = latest.max(run.at);
+        written.push(match tracker.history {
             History::Snapshot => 0,
             History::Event => table.event(tracker, run),
+            History::Change if is_late => table.late_change(tracker, &landed[..=n], run),
             History::Change => table.change(tracker, run),
+            History::State if is_late => table.late_state(tracker, run),
             History::State => table.state(tracker, run),
-        })
-        .collect();
+        });
+    }
     let mut rows = table.rows;
     rows.extend(table.open.into_values());
     rows.sort();
@@ -86,20 +91,43 @@ impl Table {
         written
     }
 
+    /// The same versions as if all had landed in the order of their instants.
+    fn late_change(&mut self, tracker: &Tracker, landed: &[Landed], run: &Landed) -> i64 {
+        let mut in_order = landed.to_vec();
+        in_order.sort_by_key(|run| run.at);
+        *self = Table { rows: Vec::new(), open: BTreeMap::new() };
+        for run in &in_order {
+            self.change(tracker, run);
+        }
+        let shown: BTreeMap<String, i64> = tracker.content(run.at).rows.into_iter().collect();
+        let all = || self.rows.iter().chain(self.open.values());
+        let begun = all().filter(|version| version.run_id == run.run_id).count();
+        let gone = all().filter(|version| version.to == Some(run.at) && !shown.contains_key(&version.k)).count();
+        (begun + gone) as i64
+    }
+
+    /// A later instant has the last word: only what is not there at all, and nothing where it may have been deleted.
+    fn late_state(&mut self, tracker: &Tracker, run: &Landed) -> i64 {
+        let mut written = 0;
+        for (k, v) in tracker.content(run.at).rows.into_iter().filter(|_| !tracker.deletes) {
+            self.open.entry(k.clone()).or_insert_with(|| {
+                written += 1;
+                row(run, k, Some(v), Some(run.serial))
+            });
+        }
+        written
+    }
+
     fn state(&mut self, tracker: &Tracker, run: &Landed) -> i64 {
-        // A later instant has the last word, in whatever order they land.
-        let newer = |open: &Kept| open.from > run.at;
         let shown: BTreeMap<String, i64> = tracker.content(run.at).rows.into_iter().collect();
         let mut written = 0;
         for (k, v) in &shown {
-            if !self.open.get(k).is_some_and(newer) {
-                self.open.insert(k.clone(), row(run, k.clone(), Some(*v), Some(run.serial)));
-                written += 1;
-            }
+            self.open.insert(k.clone(), row(run, k.clone(), Some(*v), Some(run.serial)));
+            written += 1;
         }
         if tracker.deletes {
             let before = self.open.len();
-            self.open.retain(|k, open| shown.contains_key(k) || newer(open));
+            self.open.retain(|k, _| shown.contains_key(k));
             written += (before - self.open.len()) as i64;
         }
         written

@@ -243,6 +243,7 @@ async fn both_ways(ddl: &str, history: History, steps: &[Step<'_>], sql: &str, e
         let database = Server::shared().database().await;
         let pool = pool(&database);
         run_sql(&pool, ddl).await;
+        trackd::store::migrate::migrate(&mut database.client().await).await.unwrap();
         let table = table("t", history);
         for (at, rows, written) in steps {
             let rows = TestRows::new(rows).padded(padding);
@@ -354,6 +355,72 @@ async fn a_run_of_an_earlier_instant_that_lands_later_leaves_a_later_state_alone
         &[(DAY_2, &[("a", 2), ("b", 2)], 2), (DAY_1, &[("a", 1), ("c", 1)], 1), (DAY_3, &[("a", 3), ("b", 2)], 2)],
         "SELECT k || v || updated_at::date FROM t WHERE k < 'pad' ORDER BY k",
         &["a32025-01-03", "b22025-01-02"],
+    )
+    .await;
+}
+
+/// All orders of `0..4`.
+fn orders() -> impl Iterator<Item = [usize; 4]> {
+    let all = (0..256).map(|n| [n & 3, n >> 2 & 3, n >> 4 & 3, n >> 6]);
+    all.filter(|order| (0..4).all(|n| order.contains(&n)))
+}
+
+/// Lands four runs in every order, each time into an empty table; what `sql` says then is always what it says in order.
+async fn in_any_order(ddl: &str, history: History, runs: [&[(&str, i32)]; 4], sql: &str, expected: &[&str]) {
+    for padding in [0, 700] {
+        let database = Server::shared().database().await;
+        let pool = pool(&database);
+        run_sql(&pool, ddl).await;
+        trackd::store::migrate::migrate(&mut database.client().await).await.unwrap();
+        let table = table("t", history);
+        for order in orders().step_by(if padding == 0 { 1 } else { 5 }) {
+            run_sql(&pool, "TRUNCATE t, trackd.runs, trackd.rejects").await;
+            for day in order {
+                let at = format!("2025-01-0{}T00:00:00Z", day + 1);
+                let run_id = ledger::run_id("t", at.parse().unwrap());
+                let landed = format!(
+                    "INSERT INTO trackd.runs (run_id, tracker, scheduled_at, kind, status, attempt, instance, started_at) \
+                     VALUES ('{run_id}', 't', '{at}', 'scheduled', 'succeeded', 1, 'test:1', now())"
+                );
+                run_sql(&pool, &landed).await;
+                land(&pool, &table, &at, TestRows::new(runs[day]).padded(padding), Care::Sets).await.unwrap();
+            }
+            assert_eq!(texts(&database, sql).await, expected, "padding {padding}, order {order:?}");
+        }
+    }
+}
+
+const WAVERING: [&[(&str, i32)]; 4] = [
+    &[("a", 1), ("b", 1), ("c", 1), ("e", 1)],
+    &[("a", 2), ("b", 1), ("d", 1)],
+    &[("a", 1), ("b", 1), ("c", 1), ("d", 1)],
+    &[("a", 1), ("b", 2), ("c", 2), ("e", 1)],
+];
+
+#[tokio::test]
+async fn versions_are_the_same_in_whatever_order_runs_land() {
+    in_any_order(
+        CHANGE,
+        History::Change { absent: Absent::Close },
+        WAVERING,
+        "SELECT k || v || ' ' || extract(day FROM valid_from) || coalesce('-' || extract(day FROM valid_to), '') || ' ' || \
+         extract(day FROM scheduled_at) FROM t JOIN trackd.runs USING (run_id) WHERE k < 'pad' ORDER BY k, valid_from",
+        &[
+            "a1 1-2 1", "a2 2-3 2", "a1 3 3", "b1 1-4 1", "b2 4 4", "c1 1-2 1", "c1 3-4 3", "c2 4 4", "d1 2-4 2",
+            "e1 1-2 1", "e1 4 4",
+        ],
+    )
+    .await;
+}
+
+#[tokio::test]
+async fn a_state_is_the_latest_instants_in_whatever_order_runs_land() {
+    in_any_order(
+        "CREATE TABLE t (k text PRIMARY KEY, v int, updated_at timestamptz, run_id uuid)",
+        History::State { absent: Absent::Delete },
+        WAVERING,
+        "SELECT k || v FROM t WHERE k < 'pad' ORDER BY k",
+        &["a1", "b2", "c2", "e1"],
     )
     .await;
 }
