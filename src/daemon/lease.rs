@@ -68,6 +68,7 @@ pub(super) async fn keep(
     }
     let mut handed: HashSet<(Arc<str>, Timestamp)> = HashSet::new();
     let mut unmet: Option<(Vec<String>, Timestamp)> = None;
+    let mut is_back_told = false;
     // Two signs may be lost.
     let every = config.borrow().daemon.lease / 3;
     loop {
@@ -87,6 +88,10 @@ pub(super) async fn keep(
             tokio::time::sleep(AGAIN).await;
             continue;
         };
+        if renewed.is_back && !std::mem::replace(&mut is_back_told, renewed.is_back) {
+            let hint = "restart trackd: it makes the ledger whole again from where the database is";
+            tracing::error!(hint, "the database lacks what it had: a restore, or a failover to a standby that lagged");
+        }
         let before = std::mem::take(&mut handed);
         for orphan in renewed.orphans {
             let identity = (Arc::clone(&orphan.tracker), orphan.scheduled_at);

@@ -120,6 +120,8 @@ pub struct Renewed {
     pub orphans: Vec<Due>,
     /// How long until the lease of another process is over, if that does not renew it before.
     pub next_to_expire: Option<Duration>,
+    /// The ledger lacks what was there: the server went back in time.
+    pub is_back: bool,
 }
 
 /// What is to be tidied.

@@ -12,6 +12,7 @@ use crate::status::Kind;
 use jiff::Timestamp;
 use std::hash::{BuildHasher, RandomState};
 use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 use tokio_postgres::Row;
 use tokio_postgres::types::Type;
@@ -26,6 +27,8 @@ pub struct Instance {
     lease: Duration,
     id: i64,
     fence: AtomicI64,
+    /// What it said last of how far its instants have their rows.
+    said: Mutex<Option<Timestamp>>,
 }
 
 /// A run that was claimed by a process whose lease is over.
@@ -53,7 +56,7 @@ impl Instance {
     pub fn new(name: impl Into<String>, lease: Duration) -> Instance {
         // Keyed by the operating system, for each value anew.
         let id = RandomState::new().hash_one(std::process::id());
-        Instance { name: name.into(), lease, id: (id >> 1) as i64, fence: AtomicI64::new(0) }
+        Instance { name: name.into(), lease, id: (id >> 1) as i64, fence: AtomicI64::new(0), said: Mutex::new(None) }
     }
 
     /// `host:pid`, as in `trackd.runs.instance`.
@@ -77,24 +80,35 @@ impl Instance {
 
     /// Renews the lease, or takes it where there is none. `whole_until`: its instants up to there have their rows.
     ///
+    /// Returns whether the database remembers less than this process said before: the server went back in time. What it
+    /// remembers stands then, so that the next start makes the ledger whole from there. `None` begins anew.
+    ///
     /// Cancel safety: safe; it landed or it did not.
     ///
     /// # Errors
     /// As the guard's.
-    pub async fn renew(&self, pool: &Pool, whole_until: Option<Timestamp>) -> Result<(), Error> {
+    pub async fn renew(&self, pool: &Pool, whole_until: Option<Timestamp>) -> Result<bool, Error> {
+        let said = whole_until.and_then(|_| *self.said.lock().unwrap_or_else(PoisonError::into_inner));
         let statement = Statement::new(
             "INSERT INTO trackd.instances AS i (instance_id, name, lease_until, whole_until) VALUES ($1, $2, \
              pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $3), $4) \
              ON CONFLICT (instance_id) DO UPDATE SET lease_until = excluded.lease_until, \
-             whole_until = coalesce(excluded.whole_until, i.whole_until)",
+             whole_until = CASE WHEN i.whole_until < $5 THEN i.whole_until ELSE coalesce($4, i.whole_until) END \
+             RETURNING coalesce(whole_until <> $4, false)",
         )
         .bind(self.id, Type::INT8)
         .bind(self.name.clone(), Type::TEXT)
         .bind(self.lease.as_secs_f64(), Type::FLOAT8)
-        .bind(whole_until, Type::TIMESTAMPTZ);
+        .bind(whole_until, Type::TIMESTAMPTZ)
+        .bind(said, Type::TIMESTAMPTZ);
         let mut guard = pool.begin().await?;
-        guard.defer(statement);
-        guard.commit().await.map(drop)
+        let rows = guard.query(statement).await?;
+        let _receipt = guard.commit().await?;
+        let is_back = rows.first().is_some_and(|row| row.get(0));
+        if !is_back {
+            *self.said.lock().unwrap_or_else(PoisonError::into_inner) = whole_until;
+        }
+        Ok(is_back)
     }
 
     /// What others left behind, and when more may be. Rows of processes that are long gone and claim nothing are removed.

@@ -188,6 +188,59 @@ async fn what_a_process_had_in_its_memory_when_it_died_is_a_hole_though_later_ru
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn how_far_the_ledger_is_whole_is_not_said_of_one_that_went_back_in_time() {
+    let (database, pool) = opened().await;
+    let process = process(&pool, LONG).await;
+    let at = |second| Some(Timestamp::from_second(second).unwrap());
+    let client = database.client().await;
+    let stored = async || count(&client, "SELECT extract(epoch FROM whole_until)::int8 FROM trackd.instances").await;
+    for (until, is_back, stands) in [(10, false, 10), (20, false, 20), (18, false, 18)] {
+        assert_eq!((process.renew(&pool, at(until)).await.unwrap(), stored().await), (is_back, stands), "{until}");
+    }
+    client.batch_execute("UPDATE trackd.instances SET whole_until = to_timestamp(15)").await.unwrap();
+    for until in [21, 30] {
+        assert_eq!((process.renew(&pool, at(until)).await.unwrap(), stored().await), (true, 15), "{until}");
+    }
+    // Connected anew, with another database perhaps.
+    assert!(!process.renew(&pool, None).await.unwrap());
+    assert_eq!((process.renew(&pool, at(31)).await.unwrap(), stored().await), (false, 31));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_went_back_in_time_is_told_of_and_made_whole_by_a_restart() {
+    let database = Server::shared().database().await;
+    let mut home = Home::new(&database, &file_tracker("a", "200ms"));
+    home.set("TRACKD_DAEMON__LEASE", "3s");
+    home.put("a.json", BODY);
+    let mut daemon = home.run();
+    let client = database.client().await;
+    let landed = "SELECT count(*) FROM trackd.runs WHERE status = 'succeeded'";
+    let said = "SELECT count(*) FROM trackd.instances WHERE whole_until > now() - interval '1 s' AND \
+                (SELECT count(*) FROM trackd.runs) > 20";
+    eventually("a sign of life", PATIENCE, async || count(&client, said).await == 1).await;
+    // A second of it is gone, as where a standby had not got it yet.
+    let back = "DELETE FROM a WHERE taken_at > now() - interval '1 s'; \
+                DELETE FROM trackd.runs WHERE scheduled_at > now() - interval '1 s'; \
+                UPDATE trackd.instances SET whole_until = now() - interval '2 s'";
+    client.batch_execute(back).await.unwrap();
+    daemon.says("the database lacks what it had", 1).await;
+    let before = count(&client, landed).await;
+    eventually("it goes on", PATIENCE, async || count(&client, landed).await > before + 10).await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    assert_eq!(daemon.said("the database lacks what it had"), 1);
+    let mut daemon = home.run();
+    daemon.says("ready", 1).await;
+    eventually("all caught up", PATIENCE, async || {
+        count(&client, "SELECT count(*) FROM trackd.runs WHERE status = 'running'").await == 0
+    })
+    .await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    whole(&client, "a", 2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_is_reserved_is_no_hole_for_others_and_an_orphan_when_its_process_is_gone() {
     let (_database, pool) = opened().await;
     let (first, other) = (process(&pool, LONG).await, process(&pool, LONG).await);

@@ -32,7 +32,7 @@ impl Ledger for Database {
             if let Some(id) = self.predecessor.get() {
                 self.instance.succeed(&self.pool, *id).await.map_err(|error| unusable(&error))?;
             }
-            self.instance.renew(&self.pool, None).await.map_err(|error| unusable(&error))
+            self.instance.renew(&self.pool, None).await.map(drop).map_err(|error| unusable(&error))
         }
         .boxed()
     }
@@ -102,7 +102,8 @@ impl Ledger for Database {
 
     fn renew(&self, whole_until: Timestamp) -> BoxFuture<'_, Result<Renewed, Unusable>> {
         async move {
-            self.instance.renew(&self.pool, Some(whole_until)).await.map_err(|error| unusable(&error))?;
+            let renewed = self.instance.renew(&self.pool, Some(whole_until)).await;
+            let is_back = renewed.map_err(|error| unusable(&error))?;
             let others = self.instance.others(&self.pool).await.map_err(|error| unusable(&error))?;
             let due = |orphan: Orphan| Due {
                 tracker: orphan.tracker.into(),
@@ -112,7 +113,7 @@ impl Ledger for Database {
             // Those that wait here need nobody to take them over.
             let orphans =
                 others.orphans.into_iter().filter(|orphan| !self.is_kept(&orphan.tracker, orphan.scheduled_at));
-            Ok(Renewed { orphans: orphans.map(due).collect(), next_to_expire: others.next_to_expire })
+            Ok(Renewed { orphans: orphans.map(due).collect(), next_to_expire: others.next_to_expire, is_back })
         }
         .boxed()
     }
