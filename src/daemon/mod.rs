@@ -222,7 +222,7 @@ impl Daemon {
                     Asked::Reload => self.asks.hangup(),
                 },
                 first = self.asks.next() => {
-                    if self.answer(first).await && !open {
+                    if self.answer(first, signals).await && !open {
                         // What the trackers missed depends on what they are.
                         opening.set(self.opening().open());
                     }
@@ -263,8 +263,9 @@ impl Daemon {
     }
 
     fn ready(&mut self) {
-        systemd::ready();
+        // Before the other: who waited for it reads the line next.
         self.line.show(&self.snapshot());
+        systemd::ready();
     }
 
     /// The ledger is open and whole: sets the timers, runs what is to be caught up, and says so.
@@ -303,15 +304,19 @@ impl Daemon {
         self.supervisor.replace_stuck()?;
         self.intake.reports.tell_sum();
         self.tell_lost_lines();
-        // This loop moves, or it would not be here: what is left to prove is that the scheduler does.
-        self.watchdog.feed(self.scheduler.beats(), Instant::now());
-        if !self.state.is_up() {
-            self.start.goes_on(Instant::now());
-        }
+        self.lives();
         if self.status.has_changed().unwrap_or(false) {
             self.line.show(&self.status.borrow_and_update());
         }
         Ok(())
+    }
+
+    /// Tells systemd so. This loop moves, or it would not be here: what is left to prove is that the scheduler does.
+    fn lives(&mut self) {
+        self.watchdog.feed(self.scheduler.beats(), Instant::now());
+        if !self.state.is_up() {
+            self.start.goes_on(Instant::now());
+        }
     }
 
     fn gauges(&self) -> Arc<dyn Fn() -> Gauges + Send + Sync> {

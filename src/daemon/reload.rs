@@ -9,8 +9,9 @@
 //! Must not know: how a configuration is read.
 
 use super::asks::{self, Ask};
+use super::signal::{Asked, Signals};
 use super::work::Work;
-use super::{Daemon, MakeWork, systemd};
+use super::{Daemon, LOOK, MakeWork, systemd};
 use crate::class::Class;
 use crate::clock;
 use crate::config::diff::{Diff, diff, kept_url};
@@ -20,10 +21,14 @@ use crate::status::{Reload, Status};
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
-use tokio::time::timeout;
+use tokio::time::{interval, sleep, timeout};
 
 /// How long the status of very many trackers may take to be published.
 const PUBLISHED: Duration = Duration::from_secs(2);
+
+/// How long a part of a reload may wait for others (a disk, another database): whoever asked waits for it, and a
+/// reload that never ends would be the last.
+const LONGEST: Duration = Duration::from_secs(25);
 
 /// Why a reload is refused.
 struct Refused {
@@ -42,15 +47,15 @@ struct Prepared {
 impl Daemon {
     /// Reloads for all who asked, and tells them; who only asked what a reload would change is told that before.
     /// Returns whether it reloaded.
-    pub(super) async fn answer(&mut self, first: Option<Ask>) -> bool {
+    pub(super) async fn answer(&mut self, first: Option<Ask>, signals: &mut Signals) -> bool {
         let waiting = self.asks.waiting(first);
         let by = waiting.by();
         if !waiting.rehearsals.is_empty() {
-            let outcome = outcome(self.prepare().await.map(|prepared| prepared.diff.to_string()));
+            let outcome = outcome(self.prepare(signals).await.map(|prepared| prepared.diff.to_string()));
             asks::tell(waiting.rehearsals, &outcome);
         }
         if let Some(by) = &by {
-            let outcome = self.reload(by).await;
+            let outcome = self.reload(by, signals).await;
             self.published(&outcome).await;
             asks::tell(waiting.reloads, &outcome);
         }
@@ -58,7 +63,7 @@ impl Daemon {
     }
 
     /// Reloads, and tells the log, the status and systemd how it went.
-    async fn reload(&mut self, by: &str) -> Reload {
+    async fn reload(&mut self, by: &str, signals: &mut Signals) -> Reload {
         // Whatever comes of it: who rotates files by their names reloads to have them opened anew.
         (self.setup.reopen_logs)();
         // Before the start is over READY would be a lie, and whoever waits for it goes on too early.
@@ -66,13 +71,14 @@ impl Daemon {
         if is_up {
             systemd::reloading();
         }
-        let done = self.try_reload().await;
+        let done = self.try_reload(signals).await;
         match &done {
             Ok(diff) => self.tell_reloaded(by, diff),
             Err(refused) => tell_refused(by, &refused.faults),
         }
         let outcome = outcome(done.map(|diff| diff.to_string()));
         self.state.reloaded(outcome.clone());
+        self.line.show(&self.snapshot());
         if is_up {
             systemd::ready();
         }
@@ -95,12 +101,12 @@ impl Daemon {
     }
 
     /// Reads, checks and builds; changes nothing.
-    async fn prepare(&self) -> Result<Prepared, Refused> {
+    async fn prepare(&mut self, signals: &mut Signals) -> Result<Prepared, Refused> {
         let load = Arc::clone(&self.setup.load);
         // A large file takes long enough to check to be felt by what else runs on this thread.
-        let loaded = tokio::task::spawn_blocking(move || load()).await;
-        let broken = |error| Refused { class: Class::Retry, faults: vec![format!("read configuration: {error}")] };
-        let new = loaded.map_err(broken)?.map_err(Refused::standing)?;
+        let loaded = self.part("read configuration", tokio::task::spawn_blocking(move || load()), signals).await?;
+        let new = loaded.map_err(|error| Refused::retry(format!("read configuration: {error}")))?;
+        let new = new.map_err(Refused::standing)?;
         let mut diff = diff(&self.config, &new);
         let config = keep_what_needs_a_restart(new, &self.config);
         let fresh: HashSet<&str> = diff.added.iter().chain(&diff.changed).map(String::as_str).collect();
@@ -112,15 +118,44 @@ impl Daemon {
         Ok(Prepared { config, made, diff })
     }
 
-    async fn try_reload(&mut self) -> Result<Diff, Refused> {
-        let Prepared { config, made, diff } = self.prepare().await?;
+    /// Waits for a part that may take long: meanwhile systemd is told that the daemon lives, and signals are heard.
+    /// What is given up has changed nothing.
+    async fn part<T>(
+        &mut self,
+        what: &str,
+        part: impl Future<Output = T>,
+        signals: &mut Signals,
+    ) -> Result<T, Refused> {
+        let (over, mut look) = (sleep(LONGEST), interval(LOOK));
+        tokio::pin!(part, over);
+        loop {
+            tokio::select! {
+                done = &mut part => return Ok(done),
+                () = &mut over => return Err(Refused::retry(format!("{what}: not done within {LONGEST:?}"))),
+                _ = look.tick() => self.lives(),
+                asked = signals.next() => match asked {
+                    Asked::Report => self.report(),
+                    Asked::Reload => self.asks.hangup(),
+                    Asked::Stop => {
+                        // Heard again by who stops.
+                        signals.stop_in(Duration::ZERO);
+                        return Err(Refused::retry(format!("{what}: the daemon stops")));
+                    }
+                },
+            }
+        }
+    }
+
+    async fn try_reload(&mut self, signals: &mut Signals) -> Result<Diff, Refused> {
+        let Prepared { config, made, diff } = self.prepare(signals).await?;
         // Before anything is changed: an address that is taken refuses the whole.
         let listen = (config.daemon.listen != self.config.daemon.listen)
             .then(|| (self.setup.listen)(config.daemon.listen))
             .transpose()
             .map_err(|error| Refused::standing(vec![format!("daemon.listen: {error}")]))?;
         if !diff.pool.is_empty() {
-            let changed = self.setup.ledger.change(&config.database).await;
+            let ledger = Arc::clone(&self.setup.ledger);
+            let changed = self.part("database", ledger.change(&config.database), signals).await?;
             changed.map_err(|error| {
                 let hint = error.hint.as_ref().map_or_else(String::new, |hint| format!(" ({hint})"));
                 Refused { class: error.class, faults: vec![format!("database: {error}{hint}")] }
@@ -161,6 +196,10 @@ impl Daemon {
 }
 
 impl Refused {
+    fn retry(fault: String) -> Refused {
+        Refused { class: Class::Retry, faults: vec![fault] }
+    }
+
     fn standing(faults: Vec<String>) -> Refused {
         Refused { class: Class::Standing, faults }
     }

@@ -424,7 +424,42 @@ async fn the_manager_hears_of_ready_reload_and_stop_and_nothing_from_the_embedde
     let said = told(&manager);
     let times = |word: &str| said.lines().filter(|line| line.starts_with(word)).count();
     assert_eq!((times("READY=1"), times("RELOADING=1"), times("STOPPING=1")), (2, 1, 1), "{said}");
-    assert!(said.contains("STATUS=running: 1 tracker"), "{said}");
+    let (status, ready) = (said.find("STATUS=running: 1 tracker"), said.find("READY=1"));
+    assert!(status.is_some() && status < ready, "who waited for the start reads the status next: {said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_that_waits_for_a_silent_database_keeps_the_watchdog_fed_and_hears_a_stop() {
+    let database = Server::shared().database().await;
+    let silent = tempfile::tempdir().unwrap();
+    let _listener = std::os::unix::net::UnixListener::bind(silent.path().join(".s.PGSQL.5432")).unwrap();
+    let mut home = Home::new(&database, &file_tracker("a", "200ms"));
+    home.put("a.json", BODY);
+    let manager = std::os::unix::net::UnixDatagram::bind(home.path("notify")).unwrap();
+    home.set("NOTIFY_SOCKET", home.path("notify").to_str().unwrap());
+    home.set("WATCHDOG_USEC", "2000000");
+    let mut daemon = home.run();
+    daemon.says("run succeeded", 1).await;
+    let configured = std::fs::read_to_string(home.path("config.toml")).unwrap();
+    let url = format!("postgres://postgres@{}/x", silent.path().to_str().unwrap().replace('/', "%2F"));
+    home.put("config.toml", configured.replace(&database.url(), &url));
+    daemon.signal(Signal::HUP);
+    let mut said = String::new();
+    eventually("RELOADING=1", PATIENCE, async || {
+        said += &told(&manager);
+        said.contains("RELOADING=1")
+    })
+    .await;
+    let (_, mut since) = said.split_once("RELOADING=1").map(|(_, since)| ((), since.to_owned())).unwrap();
+    eventually("WATCHDOG=1", PATIENCE, async || {
+        since += &told(&manager);
+        since.contains("WATCHDOG=1")
+    })
+    .await;
+    assert!(!since.contains("READY=1"), "the reload was over before: {since}");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    assert_eq!(daemon.said("database: the daemon stops"), 1, "{}", daemon.log());
 }
 
 #[tokio::test(flavor = "multi_thread")]
