@@ -6,7 +6,7 @@ use super::checked::{Config, Daemon, Database, DatabaseUrl, Log, LogFile, LogFor
 use super::credential::Credentials;
 use super::environment::{CONFIG, Environment};
 use super::fault::{self, Fault, Faults, quote};
-use super::files::Files;
+use super::files::{Files, Refused};
 use super::merge::merge;
 use super::node::{self, Entry, Node, Place, Value};
 use super::read::{Fields, Sink};
@@ -19,6 +19,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 const SYSTEM: &str = "/etc/trackd/config.toml";
+/// For a file that may not be read. The daemon reads it as its own user, whoever wrote it.
+const GROUP: &str = "it is to be readable for trackd: chgrp trackd FILE, chmod 640 FILE; others read it as root, or as members of that group";
 const SECOND: Duration = Duration::from_secs(1);
 const HOUR: Duration = Duration::from_secs(3600);
 const DAY: Duration = Duration::from_secs(24 * 3600);
@@ -37,7 +39,9 @@ pub fn locate(explicit: Option<&Path>, env: &Environment) -> Result<PathBuf, Fau
     if let Some(path) = explicit.map(PathBuf::from).or_else(|| env.get(CONFIG).map(PathBuf::from)) {
         return Ok(path);
     }
-    ["config.toml", SYSTEM].iter().map(PathBuf::from).find(|path| path.exists()).ok_or_else(|| {
+    // One that may be there, and may not be looked for, is one that cannot be read: that is told of it later.
+    let may_be = |path: &PathBuf| !matches!(path.try_exists(), Ok(false));
+    ["config.toml", SYSTEM].iter().map(PathBuf::from).find(may_be).ok_or_else(|| {
         let fault = Fault::new(Place::Whole, format!("no configuration: neither ./config.toml nor {SYSTEM} is there"))
             .hint(format!("name one with --config FILE or {CONFIG}"));
         Faults::new(Files::one(Path::new("config.toml"), ""), vec![fault], &[])
@@ -53,7 +57,11 @@ pub fn load(path: &Path, env: &Environment) -> Result<Config, Faults> {
     if refused.is_empty() {
         return check(files, env);
     }
-    Err(Faults::new(files, refused.into_iter().map(|why| Fault::new(Place::Whole, why)).collect(), &[]))
+    let fault = |Refused { message, not_allowed }| match Fault::new(Place::Whole, message) {
+        fault if not_allowed => fault.hint(GROUP),
+        fault => fault,
+    };
+    Err(Faults::new(files, refused.into_iter().map(fault).collect(), &[]))
 }
 
 /// `daemon.state_dir` of files that need not hold otherwise; where none says, or can be read, the default.
@@ -78,12 +86,14 @@ pub fn parse(text: &str, path: &Path, env: &Environment) -> Result<Config, Fault
 }
 
 fn check(files: Files, env: &Environment) -> Result<Config, Faults> {
-    let Tree { mut root, syntax, secrets } = tree(&files);
+    let Tree { mut root, syntax, mut secrets } = tree(&files);
     let mut faults = Vec::new();
     env.overlay(&mut root, &mut faults);
     let sink = Sink::default();
     let config = sink.keep(Fields::new("", &root, &sink)).and_then(|top| read(top, &files, env));
-    faults.extend(sink.into_faults());
+    let (found, unknown) = sink.into_parts();
+    faults.extend(found);
+    secrets::unknown(&unknown, &mut secrets);
     if !syntax.is_empty() {
         faults = with_syntax(faults, syntax, files.text());
     }

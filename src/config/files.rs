@@ -29,6 +29,13 @@ pub(super) struct File<'f> {
     pub(super) text: &'f str,
 }
 
+/// Why a file cannot be read.
+pub(super) struct Refused {
+    pub(super) message: String,
+    /// By its mode, or that of a directory above it.
+    pub(super) not_allowed: bool,
+}
+
 impl Files {
     /// The main file alone.
     pub(super) fn one(path: &Path, text: &str) -> Files {
@@ -36,13 +43,15 @@ impl Files {
     }
 
     /// The main file at `path`, and its drop-ins; those that can be read, and why the others cannot.
-    pub(super) fn read(path: &Path) -> (Files, Vec<String>) {
+    pub(super) fn read(path: &Path) -> (Files, Vec<Refused>) {
         let mut refused = Vec::new();
-        let text = std::fs::read_to_string(path).map_err(|error| refused.push(format!("read configuration: {error}")));
-        let mut files = Files::one(path, &text.unwrap_or_default());
-        let mut refuse = |path: &Path, error: &std::io::Error| {
-            refused.push(format!("read drop-in {}: {error}", path.display()));
+        let mut refuse = |what: String, error: &std::io::Error| {
+            let not_allowed = error.kind() == std::io::ErrorKind::PermissionDenied;
+            refused.push(Refused { message: format!("read {what}: {error}"), not_allowed });
         };
+        let text = std::fs::read_to_string(path).map_err(|error| refuse("configuration".into(), &error));
+        let mut files = Files::one(path, &text.unwrap_or_default());
+        let mut refuse = |path: &Path, error: &std::io::Error| refuse(format!("drop-in {}", path.display()), error);
         let dir = drop_in_dir(path);
         for path in drop_ins(&dir).map_err(|error| refuse(&dir, &error)).unwrap_or_default() {
             match std::fs::read_to_string(&path) {

@@ -10,11 +10,15 @@ use std::time::Duration;
 
 /// Where the faults of one reading are gathered.
 #[derive(Debug, Default)]
-pub(super) struct Sink(RefCell<Vec<Fault>>);
+pub(super) struct Sink {
+    faults: RefCell<Vec<Fault>>,
+    /// Entries that no reader knows, and in which kind of table.
+    unknown: RefCell<Vec<(&'static str, Entry)>>,
+}
 
 impl Sink {
     pub(super) fn push(&self, fault: Fault) {
-        self.0.borrow_mut().push(fault);
+        self.faults.borrow_mut().push(fault);
     }
 
     /// The value, or none and the fault is kept.
@@ -22,8 +26,9 @@ impl Sink {
         result.map_err(|fault| self.push(fault)).ok()
     }
 
-    pub(super) fn into_faults(self) -> Vec<Fault> {
-        self.0.into_inner()
+    /// The faults, and the entries that no reader knows, with the kind of table each is in.
+    pub(super) fn into_parts(self) -> (Vec<Fault>, Vec<(&'static str, Entry)>) {
+        (self.faults.into_inner(), self.unknown.into_inner())
     }
 }
 
@@ -92,6 +97,7 @@ impl<'s> Fields<'s> {
                 let hint = fault::known(&entry.key, self.known.iter().copied(), &what);
                 let message = format!("unknown key `{}`", entry.key.escape_debug());
                 self.sink.push(Fault::new(entry.place.clone(), message).hint(hint));
+                self.sink.unknown.borrow_mut().push((self.what, entry.clone()));
             }
         }
     }

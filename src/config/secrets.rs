@@ -1,6 +1,7 @@
 //! Which bytes of the file must not be shown: what `[database]` holds besides its limits, texts of `[vars]`, addresses
 //! and passwords in a table they are not for, and of a request the values of headers and query, the body, and of its
 //! URL what stands before `@` and after `?`. Of `[alert]` all but its times: the path of a webhook is often the secret.
+//! Of a key that is not known, in a request or with a table, all: `headrs` holds what it would if it were written well.
 //!
 //! In: the tree of one file, the text of all. Out: spans to mask. A line that is broken is masked from its `=` on when its words
 //! say that it may hold a secret, for then the tree does not.
@@ -44,6 +45,21 @@ pub(super) fn spans(root: &Node, text: &str, syntax: &[Fault]) -> Vec<Range<usiz
     }
     spans.extend(syntax.iter().filter_map(|fault| broken(text, fault)));
     spans
+}
+
+/// Words of a line, and of a key, that may hold a secret.
+const WORDS: [&str; 12] =
+    ["url", "header", "query", "body", "auth", "token", "secret", "password", "key", "cookie", "webhook", "command"];
+
+/// Adds those of entries that no reader knows: their keys are at fault, and need to be seen. With the kind of table each
+/// is in.
+pub(super) fn unknown(entries: &[(&str, Entry)], spans: &mut Vec<Range<usize>>) {
+    let nested = |entry: &Entry| matches!(entry.node.value, Value::Table(_) | Value::List(_));
+    let named = |entry: &Entry| WORDS.iter().any(|word| entry.key.to_lowercase().contains(word));
+    // Of an address `requests` knows what may be shown.
+    let address = |entry: &Entry| entry.key == "url";
+    let closed = |(what, entry): &&(&str, Entry)| !address(entry) && (*what == "http" || nested(entry) || named(entry));
+    entries.iter().filter(closed).for_each(|(_, entry)| all(&entry.node, false, spans));
 }
 
 fn children(node: &Node) -> &[Entry] {
@@ -107,9 +123,6 @@ fn all(node: &Node, numbers: bool, spans: &mut Vec<Range<usize>>) {
 }
 
 fn broken(text: &str, fault: &Fault) -> Option<Range<usize>> {
-    const WORDS: [&str; 12] = [
-        "url", "header", "query", "body", "auth", "token", "secret", "password", "key", "cookie", "webhook", "command",
-    ];
     let Place::File { span, .. } = fault.place else { return None };
     let at = (0..=span.0.min(text.len())).rev().find(|&i| text.is_char_boundary(i))?;
     let start = text[..at].rfind('\n').map_or(0, |newline| newline + 1);

@@ -42,13 +42,14 @@ struct Options {
 type Case = (&'static str, fn(&Service<'_>) -> Outcome<()>);
 
 /// In this order: the last two are of the package.
-const CASES: [Case; 20] = [
+const CASES: [Case; 21] = [
     ("the_unit_is_sound_and_exposed_to_at_most_1_1", sandbox::sound),
     ("ten_trackers_land_in_the_embedded_database_and_the_status_says_so", database::embedded),
     ("ten_trackers_land_in_the_system_s_database_by_peer_authentication", database::peer),
     ("inside_the_sandbox_https_and_postgresql_over_tcp_work", sandbox::reaches_out),
     ("a_good_reload_is_in_force_when_it_returns", reload::good),
     ("a_bad_reload_fails_and_the_journal_says_why", reload::bad),
+    ("a_file_that_may_not_be_read_is_named_with_what_to_do", reload::unreadable),
     ("a_reload_waits_for_a_daemon_that_stands_still", reload::waits),
     ("a_daemon_that_is_killed_is_started_again_and_nothing_is_lost_or_doubled", life::killed),
     ("a_stuck_supervisor_is_found_by_the_watchdog_and_started_again", life::stuck),

@@ -43,3 +43,19 @@ pub fn waits(service: &Service<'_>) -> Outcome<()> {
     let status = machine.run("trackd status")?;
     expect(status.contains("\nb\t"), || format!("the new tracker is not there:\n{status}"))
 }
+
+/// Of a drop-in, as root's editor leaves it where root's umask is strict; and of all of it, for who is not of the group.
+pub fn unreadable(service: &Service<'_>) -> Outcome<()> {
+    const DO: &str = "chgrp trackd FILE, chmod 640 FILE";
+    service.fresh(&config(PEER, &of_file("a")))?;
+    let machine = service.machine;
+    machine.write("/etc/trackd/conf.d/10-root.toml", &of_file("b"))?;
+    machine.run("chown root:root /etc/trackd/conf.d/10-root.toml && chmod 600 /etc/trackd/conf.d/10-root.toml")?;
+    let reload = machine.say("trackd reload")?;
+    machine.run("rm /etc/trackd/conf.d/10-root.toml")?;
+    let named = reload.text.contains("/etc/trackd/conf.d/10-root.toml: Permission denied") && reload.text.contains(DO);
+    expect(reload.code == Some(78) && named, || format!("status {:?}: {}", reload.code, reload.text))?;
+    let check = machine.say("cd / && runuser -u nobody -- trackd check")?;
+    let named = check.text.contains("--> /etc/trackd/config.toml") && check.text.contains(DO);
+    expect(check.code == Some(78) && named, || format!("status {:?}: {}", check.code, check.text))
+}

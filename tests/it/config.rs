@@ -441,6 +441,9 @@ token = "m4rked2
         r#"url = "https://h/", query.a = { b = "m4rked2" }"#,
         r#"url = ["https://h/?a=m4rked2"]"#,
         r#"url = "https://h/", body = "m4rked2" no"#,
+        r#"url = "https://h/", queery = { key = "m4rked2" }"#,
+        r#"url = "https://h/", headrs = [{ a = ["m4rked2"] }]"#,
+        r#"url = "https://h/", pasword = "m4rked2""#,
     ] {
         for table in ["", "[[tracker.table]]\n"] {
             let text = format!("[[tracker]]\nname = \"x\"\nevery = \"1h\"\n{table}http = {{ {request} }}\n");
@@ -457,6 +460,8 @@ token = "m4rked2
         "databse = { password = \"m4rked2\" }",
         "database_url = \"postgres://u:m4rked2@h/d\"",
         "[daemon]\npassword = \"m4rked2\"",
+        "[[tracker]]\nheadrs = { a = \"m4rked2\" }",
+        "[[tracker]]\nauth_token = \"m4rked2\"",
     ] {
         let shown = parse(misplaced).unwrap_err().render(false);
         assert!(shown.contains("unknown") && !shown.contains("m4rked2"), "{shown}");
