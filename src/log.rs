@@ -1,8 +1,8 @@
 //! Logs: where they go, in which form, and what was lost on the way.
 //!
 //! ```text
-//!  events --level (changed by a reload), of libraries no more than `OTHERS`--+--> journal's fields | text | JSON on stderr
-//!                                                                            +--> files, if asked for: lossy queue --> counting writer
+//!  events --level (changed by a reload), of libraries no more than `OTHERS`--+--queue--> journal's fields | text | JSON on stderr
+//!                                                                            +--queue--> files, if asked for
 //! ```
 //!
 //! In: `config::Log`. Out: a `Logging` that must live as long as something logs. Must not know: what is logged.
@@ -10,14 +10,18 @@
 pub mod event;
 mod file;
 pub(crate) mod journal;
+mod queue;
 
 pub use event::Event;
 
 use crate::config::{Log, LogFormat};
-use journal::Journal;
+use journal::{Entries, Journal};
+use queue::Queue;
 use std::io::IsTerminal;
 use std::os::fd::AsFd;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tracing::Level;
 use tracing_subscriber::filter::{EnvFilter, filter_fn};
 use tracing_subscriber::layer::SubscriberExt;
@@ -34,19 +38,30 @@ type Filter = reload::Handle<EnvFilter, Registry>;
 type Filtered = tracing_subscriber::layer::Layered<reload::Layer<EnvFilter, Registry>, Registry>;
 type Sink = Box<dyn Layer<Filtered> + Send + Sync>;
 
-/// The logs of this process. Dropped last in `main`: only then are the files' last lines written.
+/// Lines that can wait for stderr or the journal: some 16 MB of the journal's entries.
+const QUEUE_LINES: usize = 16_384;
+
+/// The logs of this process. Dropped last in `main`: only then are the last lines written.
 #[derive(Debug)]
 pub struct Logging {
     filter: Filter,
+    told: Told,
     files: Option<file::Files>,
+}
+
+/// What goes to stderr or the journal.
+#[derive(Debug)]
+struct Told {
+    queue: Queue,
+    errors: Arc<AtomicU64>,
 }
 
 /// Log lines that did not arrive, since the start.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Lost {
-    /// Dropped because the files' queue was full.
+    /// Dropped because a queue was full.
     pub dropped_lines: u64,
-    /// Writes to files that failed; their lines went to stderr instead.
+    /// Writes to files or the journal that failed; their lines went to stderr instead.
     pub write_errors: u64,
 }
 
@@ -66,14 +81,15 @@ pub fn start(log: &Log) -> Result<Logging, String> {
         }
         None => (None, None),
     };
-    let sinks: Vec<Sink> = [Some(stderr(log.format)), to_files].into_iter().flatten().collect();
+    let (told, to_stderr) = stderr(log.format);
+    let sinks: Vec<Sink> = [Some(to_stderr), to_files].into_iter().flatten().collect();
     tracing_subscriber::registry()
         .with(filter)
         .with(sinks)
         .with(filter_fn(|meta| is_told(meta.target(), *meta.level())))
         .try_init()
         .map_err(|error| format!("start logs: {error}"))?;
-    Ok(Logging { filter: handle, files })
+    Ok(Logging { filter: handle, told, files })
 }
 
 impl Logging {
@@ -92,7 +108,11 @@ impl Logging {
 
     /// What did not arrive.
     pub fn lost(&self) -> Lost {
-        self.files.as_ref().map(file::Files::lost).unwrap_or_default()
+        let files = self.files.as_ref().map(file::Files::lost).unwrap_or_default();
+        Lost {
+            dropped_lines: files.dropped_lines + self.told.queue.dropped(),
+            write_errors: files.write_errors + self.told.errors.load(Ordering::Relaxed),
+        }
     }
 }
 
@@ -106,29 +126,41 @@ fn parse(level: &str) -> Result<EnvFilter, String> {
     EnvFilter::builder().parse(format!("{quiet}{level}")).map_err(|error| format!("read log level {level:?}: {error}"))
 }
 
-fn stderr(format: LogFormat) -> Sink {
-    let text = || tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
-    let is_terminal = std::io::stderr().is_terminal();
-    match format {
-        LogFormat::Json => text().json().flatten_event(true).boxed(),
-        LogFormat::Auto => match journal() {
-            Some(layer) => layer,
-            None => text().with_ansi(is_terminal).with_target(false).boxed(),
-        },
-        LogFormat::Pretty => text().with_ansi(is_terminal).with_target(false).boxed(),
+/// A terminal that is stopped and a journald that hangs hold up a thread of their own, and nobody else.
+fn stderr(format: LogFormat) -> (Told, Sink) {
+    if format == LogFormat::Auto
+        && let Some(journal) = journal()
+    {
+        return journal;
     }
+    let (queue, to) = queue::before(std::io::stderr(), QUEUE_LINES, "stderr");
+    let text = tracing_subscriber::fmt::layer().with_writer(to);
+    let sink = match format {
+        LogFormat::Json => text.json().flatten_event(true).boxed(),
+        LogFormat::Auto | LogFormat::Pretty => {
+            text.with_ansi(std::io::stderr().is_terminal()).with_target(false).boxed()
+        }
+    };
+    (Told { queue, errors: Arc::default() }, sink)
 }
 
-/// The journal's own protocol, if stderr is a stream of the journal.
+/// Whether stderr is a stream of the journal, which its own protocol then stands in for.
 ///
 /// $JOURNAL_STREAM is inherited by children whose stderr goes elsewhere: it counts only when it names our stderr.
-fn journal() -> Option<Sink> {
-    let stream = std::env::var("JOURNAL_STREAM").ok()?;
-    let stat = rustix::fs::fstat(std::io::stderr().as_fd()).ok()?;
-    if !is_stream(&stream, stat.st_dev, stat.st_ino) {
+pub(crate) fn stderr_is_the_journal() -> bool {
+    let stream = std::env::var("JOURNAL_STREAM");
+    let stat = rustix::fs::fstat(std::io::stderr().as_fd());
+    stream.is_ok_and(|stream| stat.is_ok_and(|stat| is_stream(&stream, stat.st_dev, stat.st_ino)))
+}
+
+fn journal() -> Option<(Told, Sink)> {
+    if !stderr_is_the_journal() {
         return None;
     }
-    Some(Journal::open(Path::new(journal::SOCKET)).ok()?.boxed())
+    let errors = Arc::<AtomicU64>::default();
+    let journal = Journal::open(Path::new(journal::SOCKET), Arc::clone(&errors), std::io::stderr()).ok()?;
+    let (queue, to) = queue::before(journal, QUEUE_LINES, "journal");
+    Some((Told { queue, errors }, Entries(to).boxed()))
 }
 
 fn is_stream(stream: &str, device: u64, inode: u64) -> bool {

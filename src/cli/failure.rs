@@ -2,6 +2,7 @@
 
 use super::print;
 use crate::daemon::ledger::Unusable;
+use crate::log;
 use crate::spool;
 use crate::store;
 use crate::store::embedded::EmbeddedError;
@@ -66,12 +67,21 @@ impl Failure {
     pub(super) fn tell(self) -> ExitCode {
         if !self.message.is_empty() {
             let prefix = if self.code == CONFIG && self.message.starts_with("error") { "" } else { "trackd: " };
-            print::diagnostic(format!("{prefix}{}", self.message));
+            told(&format!("{prefix}{}", self.message));
         }
         if let Some(hint) = self.hint {
-            print::diagnostic(format!("  hint: {hint}"));
+            told(&format!("  hint: {hint}"));
         }
         ExitCode::from(self.code)
+    }
+}
+
+/// Tells a line, or more. In the journal each is an entry of its own, and an error: without its priority systemd takes
+/// what a service says on stderr for information, and `journalctl -p err` does not show why it did not start.
+fn told(text: &str) {
+    match log::stderr_is_the_journal() {
+        true => text.lines().for_each(|line| print::diagnostic(format!("<3>{line}"))),
+        false => print::diagnostic(text),
     }
 }
 

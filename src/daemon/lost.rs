@@ -1,6 +1,6 @@
-//! Log lines that did not reach the log files, told in the log: stderr, or the journal, has them and this.
+//! Log lines that did not arrive, told in the log once it takes lines again: a full disk, a journald that stood still.
 //!
-//! Must not know: where the files are.
+//! Must not know: where the log goes.
 
 use super::Daemon;
 use crate::log::{Event, Lost};
@@ -22,7 +22,7 @@ impl Daemon {
         if lost != *told && at.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
             let Lost { dropped_lines, write_errors } = lost;
             let event = Event::LinesLost;
-            tracing::warn!(dropped_lines, write_errors, %event, "log lines did not reach the files");
+            tracing::warn!(dropped_lines, write_errors, %event, "log lines did not arrive");
             self.told_lost = Told(lost, Some(Instant::now()));
         }
     }

@@ -5,11 +5,12 @@
 //! that writes, so that a disk that hangs holds up nobody else. Must not know: what is logged.
 
 use super::Lost;
+use super::queue::{self, Queue};
 use crate::config::{LogFile, Rotation};
 use std::io::{self, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use tracing_appender::non_blocking::{ErrorCounter, NonBlocking, NonBlockingBuilder, WorkerGuard};
+use tracing_appender::non_blocking::NonBlocking;
 use tracing_appender::rolling::{self, RollingFileAppender};
 
 /// Lines that can wait for the disk: some 20 MB at 300 bytes.
@@ -18,8 +19,7 @@ const QUEUE_LINES: usize = 65_536;
 /// Open files; dropping it writes what waits, for at most about a second.
 #[derive(Debug)]
 pub(super) struct Files {
-    _guard: WorkerGuard,
-    dropped: ErrorCounter,
+    queue: Queue,
     write_errors: Arc<AtomicU64>,
     reopen: Arc<AtomicBool>,
 }
@@ -39,11 +39,8 @@ pub(super) fn open(config: &LogFile) -> Result<(Files, NonBlocking), String> {
         asked: Arc::clone(&reopen),
         open: move || appender(&again),
     };
-    // Lossy: a slow disk must not hold up the threads that run trackers.
-    let (writer, guard) =
-        NonBlockingBuilder::default().lossy(true).buffered_lines_limit(QUEUE_LINES).thread_name("log").finish(counting);
-    let dropped = writer.error_counter();
-    Ok((Files { _guard: guard, dropped, write_errors, reopen }, writer))
+    let (queue, writer) = queue::before(counting, QUEUE_LINES, "log");
+    Ok((Files { queue, write_errors, reopen }, writer))
 }
 
 fn appender(config: &LogFile) -> Result<RollingFileAppender, String> {
@@ -67,10 +64,7 @@ impl Files {
     }
 
     pub(super) fn lost(&self) -> Lost {
-        Lost {
-            dropped_lines: self.dropped.dropped_lines() as u64,
-            write_errors: self.write_errors.load(Ordering::Relaxed),
-        }
+        Lost { dropped_lines: self.queue.dropped(), write_errors: self.write_errors.load(Ordering::Relaxed) }
     }
 }
 

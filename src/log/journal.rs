@@ -2,61 +2,102 @@
 //!
 //! tracing-journald sends the constant message only: `journalctl -u trackd` then says "run failed", not which and why.
 //! Here MESSAGE is the line a terminal would show, and the field `event` of a call of trackd's own becomes MESSAGE_ID.
-//! Protocol: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>. Must not know: what is logged.
+//! Protocol: <https://systemd.io/JOURNAL_NATIVE_PROTOCOL/>.
+//!
+//! ```text
+//!  event --Entries--> queue --a thread: Journal--> /run/systemd/journal/socket
+//! ```
+//!
+//! A journald that stands still (its disk does, mostly) lets nobody send: the thread waits, and who logs does not.
+//! Must not know: what is logged.
 
 use super::event::Event as Named;
 use std::fmt::{Debug, Write as _};
-use std::io::{self, Write as _};
+use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Level, Metadata, Subscriber};
+use tracing_appender::non_blocking::NonBlocking;
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 
 /// Where journald listens.
 pub(super) const SOCKET: &str = "/run/systemd/journal/socket";
-/// An entry too large for a datagram is sent again with its values cut to so many bytes.
+/// Values of an entry too large are cut to so many bytes.
 const CUT: usize = 4 << 10;
+/// Bytes of an entry: a datagram has to fit what a socket may have on its way.
+const LONGEST: usize = 128 << 10;
+/// How an entry begins.
+const MESSAGE: &[u8] = b"MESSAGE\n";
 
-/// A way to the journal.
+/// The way to the journal, for one thread: it waits for a journald that stands still.
 #[derive(Debug)]
-pub(super) struct Journal {
+pub(super) struct Journal<F> {
     socket: UnixDatagram,
     path: PathBuf,
+    errors: Arc<AtomicU64>,
+    /// Takes lines that the journal does not.
+    fallback: F,
 }
 
-impl Journal {
+impl<F: Write> Journal<F> {
+    /// `errors` counts what the journal refuses, and `fallback` gets.
+    ///
     /// # Errors
     /// Nobody listens at `path`.
-    pub(super) fn open(path: &Path) -> io::Result<Journal> {
-        let journal = Journal { socket: UnixDatagram::unbound()?, path: path.to_owned() };
-        // journald ignores an empty entry.
-        journal.socket.send_to(&[], &journal.path)?;
-        Ok(journal)
-    }
-
-    fn send(&self, entry: &Entry) -> io::Result<()> {
-        // By path each time: a journald that was restarted has another socket there.
-        let sent = match self.socket.send_to(&entry.encode(usize::MAX), &self.path) {
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::MSGSIZE.raw_os_error()) => {
-                self.socket.send_to(&entry.encode(CUT), &self.path)
-            }
-            sent => sent,
-        };
-        sent.map(drop)
+    pub(super) fn open(path: &Path, errors: Arc<AtomicU64>, fallback: F) -> io::Result<Journal<F>> {
+        // Asks whether somebody is there, and waits for nobody, as to send a datagram would.
+        UnixDatagram::unbound()?.connect(path)?;
+        Ok(Journal { socket: UnixDatagram::unbound()?, path: path.to_owned(), errors, fallback })
     }
 }
 
-impl<S: Subscriber> Layer<S> for Journal {
+/// Each `write` is one entry, whole.
+impl<F: Write> Write for Journal<F> {
+    fn write(&mut self, entry: &[u8]) -> io::Result<usize> {
+        // By path each time: a journald that was restarted has another socket there.
+        match self.socket.send_to(entry, &self.path) {
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Err(error),
+            Err(error) => {
+                self.errors.fetch_add(1, Ordering::Relaxed);
+                let line = format!("{} (not in the journal: {error})\n", message(entry));
+                let _ = self.fallback.write_all(line.as_bytes());
+            }
+            Ok(_) => {}
+        }
+        Ok(entry.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+/// MESSAGE of an encoded entry: it comes first.
+fn message(entry: &[u8]) -> std::borrow::Cow<'_, str> {
+    let text = entry.strip_prefix(MESSAGE).and_then(|rest| {
+        let (length, text) = rest.split_first_chunk()?;
+        text.get(..usize::try_from(u64::from_le_bytes(*length)).ok()?)
+    });
+    String::from_utf8_lossy(text.unwrap_or_default())
+}
+
+/// Events → entries, in a queue before the journal.
+#[derive(Debug)]
+pub(super) struct Entries(pub(super) NonBlocking);
+
+impl<S: Subscriber> Layer<S> for Entries {
     fn on_event(&self, event: &Event<'_>, _: Context<'_, S>) {
         let mut entry = Entry { is_own: is_own(event.metadata()), ..Entry::default() };
         event.record(&mut entry);
         entry.close(event);
-        if let Err(error) = self.send(&entry) {
-            // Under systemd stderr is the journal, too: it may be as gone as the socket.
-            let _ = writeln!(io::stderr().lock(), "{} (not in the journal: {error})", entry.message);
-        }
+        let whole = entry.encode(usize::MAX);
+        let bytes = if whole.len() > LONGEST { entry.encode(CUT) } else { whole };
+        // What the queue has no room for, it counts.
+        let _ = self.0.clone().write_all(&bytes);
     }
 }
 
@@ -151,6 +192,7 @@ fn field_name(name: &str) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
+    use crate::log::queue;
     use std::collections::HashMap;
     use tracing_subscriber::layer::SubscriberExt;
 
@@ -179,10 +221,9 @@ pub(crate) mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("socket");
         let journald = UnixDatagram::bind(&path).unwrap();
-        // Beside it: only some datagrams wait in a socket. An empty one is sent at the opening, and another at the end.
+        // Beside it: only some datagrams wait in a socket. An empty one is sent at the end.
         let listener = std::thread::spawn(move || {
             let mut bytes = vec![0; 1 << 20];
-            assert_eq!(journald.recv(&mut bytes).unwrap(), 0, "the test at the opening");
             let received = std::iter::from_fn(|| {
                 Some(journald.recv(&mut bytes).unwrap())
                     .filter(|length| *length > 0)
@@ -190,8 +231,10 @@ pub(crate) mod tests {
             });
             received.collect()
         });
-        let journal = Journal::open(&path).unwrap();
-        tracing::subscriber::with_default(tracing_subscriber::registry().with(journal), log);
+        let journal = Journal::open(&path, Arc::default(), Vec::new()).unwrap();
+        let (queue, to) = queue::before(journal, 1024, "journal");
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(Entries(to)), log);
+        drop(queue);
         UnixDatagram::unbound().unwrap().send_to(&[], &path).unwrap();
         listener.join().unwrap()
     }
@@ -228,6 +271,42 @@ pub(crate) mod tests {
         let entry = journaled(|| tracing::error!(error = long, tracker = "a", "run failed"));
         assert_eq!((entry["ERROR"].len(), entry["TRACKER"].as_str()), (CUT, "a"));
         assert!(entry["MESSAGE"].starts_with("run failed error=öö"), "{}", entry["MESSAGE"].len());
+    }
+
+    #[test]
+    fn a_journal_that_takes_nothing_holds_nobody_up_and_what_is_dropped_is_counted() {
+        const LINES: u64 = 20_000;
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let journald = UnixDatagram::bind(&path).unwrap();
+        let (done, logged) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            let (queue, to) = queue::before(Journal::open(&path, Arc::default(), Vec::new()).unwrap(), 100, "journal");
+            let log = || (0..LINES).for_each(|line| tracing::info!(line, "a line"));
+            tracing::subscriber::with_default(tracing_subscriber::registry().with(Entries(to)), log);
+            done.send(queue.dropped()).unwrap();
+        });
+        let dropped = logged.recv_timeout(std::time::Duration::from_secs(60)).expect("who logs does not wait");
+        let mut bytes = vec![0; 1 << 20];
+        let length = journald.recv(&mut bytes).unwrap();
+        assert_eq!(decode(&bytes[..length])["LINE"], "0", "what was sent before waits for it");
+        assert!((1..LINES).contains(&dropped), "{dropped}");
+    }
+
+    #[test]
+    fn a_line_that_the_journal_refuses_is_counted_and_goes_elsewhere() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("socket");
+        let journald = UnixDatagram::bind(&path).unwrap();
+        let errors = Arc::<AtomicU64>::default();
+        let mut journal = Journal::open(&path, Arc::clone(&errors), Vec::new()).unwrap();
+        drop(journald);
+        let entry = Entry { message: "a line\nand another".into(), ..Entry::default() };
+        journal.write_all(&entry.encode(usize::MAX)).unwrap();
+        let told = String::from_utf8(journal.fallback).unwrap();
+        assert!(told.starts_with("a line\nand another (not in the journal: Connection refused"), "{told}");
+        assert_eq!(errors.load(Ordering::Relaxed), 1);
+        assert!(Journal::open(&path, errors, Vec::new()).is_err(), "nobody listens");
     }
 
     #[test]

@@ -40,15 +40,39 @@ pub fn stuck(service: &Service<'_>) -> Outcome<()> {
     service.is_whole("a")
 }
 
+/// A journald whose disk hangs, say. Its socket holds some hundred lines: of so many trackers, those of two seconds.
+pub fn journal_stands_still(service: &Service<'_>) -> Outcome<()> {
+    let more: Vec<String> = (0..20).map(|i| of_file(&format!("m{i}"))).collect();
+    let level = "[log]\nlevel = \"debug\"\n".to_owned();
+    service.cleared(&(level + &config(PEER, &(of_file("a") + &more.concat()))))?;
+    service.drop_in("WatchdogSec=4s")?;
+    service.machine.run("systemctl start trackd")?;
+    let (machine, since) = (service.machine, service.now()?);
+    let signal = |name: &str| {
+        machine.run(&format!("kill -{name} $(systemctl show -p MainPID --value systemd-journald)")).map(drop)
+    };
+    signal("STOP")?;
+    let landed = service.lands_more("a", 10);
+    signal("CONT")?;
+    landed?;
+    expect(service.property("NRestarts")? == "0", || "the watchdog bit".to_owned())?;
+    service.tells("run-succeeded", 30, &since)?;
+    machine.run("systemctl stop trackd")?;
+    service.is_whole("a")
+}
+
 /// Exit status 78.
 pub fn misconfigured(service: &Service<'_>) -> Outcome<()> {
     service.cleared("[database]\nurl = 7\n")?;
+    let since = service.now()?;
     let said = service.machine.say("systemctl start trackd")?;
     expect(said.code == Some(1), || format!("systemctl start: status {:?}, expected 1", said.code))?;
     let seen = ["ActiveState", "Result", "ExecMainStatus", "NRestarts"].map(|name| service.property(name));
     let seen: Outcome<Vec<String>> = seen.into_iter().collect();
     let seen = seen?.join(" ");
-    expect(seen == "failed exit-code 78 0", || format!("got {seen}, expected failed exit-code 78 0"))
+    expect(seen == "failed exit-code 78 0", || format!("got {seen}, expected failed exit-code 78 0"))?;
+    let told = service.machine.run(&format!("journalctl -u trackd -p err --since '{since}' -o cat"))?;
+    expect(told.contains("`database.url`: expected"), || format!("the journal's errors do not say why:\n{told}"))
 }
 
 /// Runs of four seconds, a unit that says two.

@@ -42,7 +42,7 @@ struct Options {
 type Case = (&'static str, fn(&Service<'_>) -> Outcome<()>);
 
 /// In this order: the last two are of the package.
-const CASES: [Case; 21] = [
+const CASES: [Case; 22] = [
     ("the_unit_is_sound_and_exposed_to_at_most_1_1", sandbox::sound),
     ("ten_trackers_land_in_the_embedded_database_and_the_status_says_so", database::embedded),
     ("ten_trackers_land_in_the_system_s_database_by_peer_authentication", database::peer),
@@ -53,6 +53,7 @@ const CASES: [Case; 21] = [
     ("a_reload_waits_for_a_daemon_that_stands_still", reload::waits),
     ("a_daemon_that_is_killed_is_started_again_and_nothing_is_lost_or_doubled", life::killed),
     ("a_stuck_supervisor_is_found_by_the_watchdog_and_started_again", life::stuck),
+    ("a_journald_that_stands_still_holds_up_no_run", life::journal_stands_still),
     ("a_bad_configuration_is_not_started_again", life::misconfigured),
     ("a_stop_under_load_drains_also_for_longer_than_the_unit_says", life::drains),
     ("a_start_that_goes_on_is_given_more_time", life::starts_slowly),
