@@ -55,7 +55,9 @@ pub fn upgraded(service: &Service<'_>) -> Outcome<()> {
 pub fn purged(service: &Service<'_>) -> Outcome<()> {
     service.options.deb.as_ref().ok_or(NONE)?;
     service.fresh(&config("embedded", &of_file("a")))?;
-    service.machine.run("DEBIAN_FRONTEND=noninteractive dpkg --purge trackd")?;
+    service
+        .machine
+        .run("systemctl enable --quiet trackd@more && DEBIAN_FRONTEND=noninteractive dpkg --purge trackd")?;
     let left = service.machine.run(
         "ls -d /etc/trackd /var/lib/trackd /var/log/trackd /run/trackd /usr/share/doc/trackd 2>/dev/null; \
          find / -xdev \\( -path /proc -o -path /sys -o -path /srv -o -path /var/log/journal \\) -prune -o -name '*trackd*' -print \
