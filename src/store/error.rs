@@ -178,7 +178,10 @@ fn transport_hint(text: &str) -> Option<&'static str> {
 /// What a person does about a code, for those a person can do something about.
 fn hint_of(code: &str) -> Option<&'static str> {
     Some(match code {
-        "28P01" | "28000" => "check user and password of database.url, and the server's pg_hba.conf",
+        "28P01" | "28000" => {
+            "check user and password of database.url, and the server's pg_hba.conf; over a socket it may go by the \
+             user who asks: `runuser -u trackd -- trackd …` asks as the daemon does"
+        }
         "3D000" => "create the database, or correct its name in database.url",
         "42501" => "grant the role of database.url what the message names, or make it the owner of the table",
         "42P01" | "42703" => "the table changed under trackd: `trackd check` shows what is missing",
