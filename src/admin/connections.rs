@@ -2,6 +2,7 @@
 //!
 //! Must not know: what is answered on them.
 
+use super::patient::Patient;
 use axum::Router;
 use hyper::server::conn::http1;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -16,6 +17,8 @@ use tokio_util::sync::CancellationToken;
 
 /// A head that takes longer, or a connection that asks for nothing for so long, is closed.
 const HEAD: Duration = Duration::from_secs(5);
+/// A peer that takes no byte of its answer for so long is not there.
+const TAKES: Duration = Duration::from_secs(10);
 /// How long responses on their way may take when the daemon stops.
 const LAST: Duration = Duration::from_secs(1);
 /// Bytes of a request's head. No request has a body that is read.
@@ -85,7 +88,7 @@ async fn connection(
 ) {
     let mut builder = http1::Builder::new();
     builder.timer(TokioTimer::new()).header_read_timeout(HEAD).max_buf_size(HEAD_BYTES);
-    let served = builder.serve_connection(TokioIo::new(stream), TowerToHyperService::new(router));
+    let served = builder.serve_connection(TokioIo::new(Patient::new(stream, TAKES)), TowerToHyperService::new(router));
     let mut served = std::pin::pin!(served);
     // A peer's errors are the peer's business: nothing is logged for them.
     tokio::select! {
@@ -95,5 +98,25 @@ async fn connection(
             served.as_mut().graceful_shutdown();
             let _ = tokio::time::timeout(LAST, served).await;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::routing::get;
+    use tokio::io::AsyncWriteExt;
+    use tokio::time::Instant;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_peer_that_never_reads_does_not_keep_its_place() {
+        const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nhost: localhost\r\n\r\n";
+        let router = Router::new().route("/", get(async || "x".repeat(1 << 20)));
+        let (mut peer, stream) = tokio::io::duplex(1 << 10);
+        let (begun, longest) = (Instant::now(), Duration::from_secs(900));
+        let served = tokio::spawn(connection(stream, router, longest, CancellationToken::new()));
+        peer.write_all(REQUEST).await.expect("heard");
+        served.await.expect("no panic");
+        assert!(begun.elapsed() < 2 * TAKES, "{:?}", begun.elapsed());
     }
 }

@@ -13,6 +13,7 @@ mod connections;
 pub mod control;
 mod metrics;
 mod page;
+mod patient;
 mod routes;
 pub mod socket;
 
