@@ -41,7 +41,7 @@ struct Options {
 
 type Case = (&'static str, fn(&Service<'_>) -> Outcome<()>);
 
-/// In this order: the last two are of the package.
+/// In this order: a boot ends what else runs in the box, and the last two are of the package.
 const CASES: [Case; 22] = [
     ("the_unit_is_sound_and_exposed_to_at_most_1_1", sandbox::sound),
     ("ten_trackers_land_in_the_embedded_database_and_the_status_says_so", database::embedded),
@@ -58,11 +58,11 @@ const CASES: [Case; 22] = [
     ("a_stop_under_load_drains_also_for_longer_than_the_unit_says", life::drains),
     ("a_start_that_goes_on_is_given_more_time", life::starts_slowly),
     ("a_start_without_the_database_is_ready_and_degraded_and_heals", database::away),
-    ("a_boot_without_the_database_is_ready_and_degraded_and_heals", database::booted),
     ("a_password_of_credstore_is_used_and_changed_by_a_restart", credentials::of_systemd),
     ("a_token_beside_the_configuration_is_changed_by_a_reload", credentials::beside_the_configuration),
     ("a_second_instance_runs_beside_the_first", life::instance),
     ("no_secret_is_in_the_journal_nor_anywhere_else", credentials::none_told),
+    ("a_boot_without_the_database_is_ready_and_degraded_and_heals", database::booted),
     ("an_upgrade_while_it_runs_restarts_it_and_loses_nothing", install::upgraded),
     ("a_purge_leaves_nothing", install::purged),
 ];

@@ -9,7 +9,8 @@ const EXPOSURE: &str = "11";
 /// `systemd-analyze` has nothing to say.
 pub fn sound(service: &Service<'_>) -> Outcome<()> {
     let (machine, unit) = (service.machine, "/usr/lib/systemd/system/trackd");
-    let said = machine.run(&format!("systemd-analyze verify {unit}.service {unit}@.service 2>&1"))?;
+    // The boxes are without manual pages, and without man.
+    let said = machine.run(&format!("systemd-analyze verify --man=no {unit}.service {unit}@.service 2>&1"))?;
     expect(said.is_empty(), || format!("systemd-analyze verify: {said}"))?;
     service.fresh(&config("embedded", &of_file("a")))?;
     let exposure =

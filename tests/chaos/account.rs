@@ -70,8 +70,8 @@ fn failed(case: &Case, answer: &Answer, run: &Run) -> Account {
 }
 
 /// Whether nothing could be kept some moments after an answer was given, or as it was.
-fn disk_was_full(case: &Case, given: Millis) -> bool {
-    let full = |fault: &&Injected| fault.fault == "disk-spool" && fault.touches(given, given + SPOOLED_WITHIN);
+fn disk_was_full(case: &Case, given: Millis, within: Millis) -> bool {
+    let full = |fault: &&Injected| fault.fault == "disk-spool" && fault.touches(given, given + within);
     case.lives.iter().any(|life| life.daemon > 0) && case.faults.iter().any(|fault| full(&fault))
 }
 
@@ -86,14 +86,16 @@ fn died(case: &Case, answer: &Answer, but: &str) -> Account {
         // By the time it went on, the time for its answer was over, and another daemon had its run.
         return Account::For("not received in time: its process stood still");
     }
-    if disk_was_full(case, given) {
+    // A process that stands still keeps nothing meanwhile.
+    let within = SPOOLED_WITHIN + stalled(case, answer, given);
+    if disk_was_full(case, given, within) {
         // Its own outcome says so, unless another daemon was first to put the instant on record.
         return Account::For("given up: the database was away, and the spool's disk full");
     }
     let kept = life.is_some_and(|life| life.kept.contains(&answer.serial));
     match life.and_then(|life| life.ended) {
         Some(_) if kept => Account::Lost(format!("{but}, and it was on disk when its process ended")),
-        Some((ended, End::Killed)) if ended - given <= SPOOLED_WITHIN => Account::For("killed before it landed"),
+        Some((ended, End::Killed)) if ended - given <= within => Account::For("killed before it landed"),
         Some((ended, End::Killed | End::Stopped)) if !case.spools && ended - given <= GIVEN_UP_WITHIN => {
             Account::For("ended before it landed, without a spool")
         }
@@ -102,6 +104,12 @@ fn died(case: &Case, answer: &Answer, but: &str) -> Account {
         }
         None => Account::Lost(format!("{but}, and its process lived on")),
     }
+}
+
+/// How long its process stood still in the time that it had to keep it.
+fn stalled(case: &Case, answer: &Answer, given: Millis) -> Millis {
+    let stalls = case.faults.iter().filter(|fault| fault.fault == "daemon-stall" && fault.daemon == answer.daemon);
+    stalls.filter(|stall| stall.touches(given, given + SPOOLED_WITHIN)).map(|stall| stall.healed - stall.began).sum()
 }
 
 /// Whether its process was stopped when it came, and for longer than it would have waited.

@@ -311,6 +311,19 @@ fn an_answer_to_a_process_that_stood_still_for_longer_than_it_would_have_waited_
 }
 
 #[test]
+fn a_process_that_stands_still_keeps_nothing_meanwhile_and_has_as_much_longer_for_it() {
+    let killed = |healed| {
+        move |case: &mut Case| {
+            further(case, 5_000);
+            case.lives[0].ended = Some((25_000, End::Killed));
+            case.faults.push(Injected { fault: "daemon-stall", daemon: 0, began: 10_000, healed, outage: None });
+        }
+    };
+    assert_eq!(says(killed(14_000)), [""; 0]);
+    finds("Lost a 5: answer 73 is nowhere", killed(11_000));
+}
+
+#[test]
 fn without_a_spool_a_run_that_had_its_answer_may_fail_when_the_database_is_away() {
     let failed = |class: &'static str| {
         move |case: &mut Case| {
