@@ -79,6 +79,8 @@ pub struct Reload {
     pub message: String,
     /// Of one that failed: `Standing` if the configuration is to be changed, `Retry` if what it names is away.
     pub class: Option<Class>,
+    /// What to do about it, where that is not in the message.
+    pub hint: Option<String>,
 }
 
 /// Connections.

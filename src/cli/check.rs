@@ -21,7 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
-    /// Ask the running daemon instead of the database: what a reload would change, and what needs a restart.
+    /// Ask the running daemon instead of the database: what a reload would change, or why it would be refused.
     #[arg(long)]
     against_running: bool,
 }

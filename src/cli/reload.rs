@@ -44,8 +44,8 @@ pub(super) fn outcome(refusal: &str, answer: &Answer) -> Result<String, Failure>
             let refused: Reload = answer.json()?;
             let told = format!("{refusal}\n{}", refused.message);
             match refused.class {
-                Some(Class::Standing) => Err(Failure::config(told)),
-                _ => Err(Failure::work(told)),
+                Some(Class::Standing) => Err(Failure::config(told).with_hint(refused.hint)),
+                _ => Err(Failure::work(told).with_hint(refused.hint)),
             }
         }
         status => Err(Failure::work(format!("reload: the daemon answered {status}: {}", answer.text()))),

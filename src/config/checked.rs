@@ -16,9 +16,9 @@ pub struct Config {
     pub path: PathBuf,
     /// Files that were laid over it, in order.
     pub drop_ins: Vec<PathBuf>,
-    /// `[database]`; a change needs a restart.
+    /// `[database]`; a change between the embedded server and another needs a restart.
     pub database: Database,
-    /// `[daemon]`; a change of `listen`, `workers`, `per_host` or `state_dir` needs a restart.
+    /// `[daemon]`; a change of `workers`, `per_host`, `lease` or `state_dir` needs a restart.
     pub daemon: Daemon,
     /// `[log]`; `level` is applied at reload.
     pub log: Log,

@@ -2,11 +2,13 @@
 //!
 //! In: the configuration in force and the new one. Out: names. Must not know: how it is applied.
 
-use super::checked::{Config, Daemon, Database, DatabaseUrl, Tracker};
+use super::checked::{Config, Daemon, Database, DatabaseUrl, LogFile, Tracker};
 use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
+use std::time::Duration;
 
-/// The difference of two configurations. Holds no values: some are secrets.
+/// The difference of two configurations. Of values it holds only what can be no secret.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Diff {
     /// Trackers only the new one has, in its order.
@@ -17,8 +19,8 @@ pub struct Diff {
     pub removed: Vec<String>,
     /// Trackers of both that stay as they are, in the new one's order.
     pub unchanged: Vec<String>,
-    /// Keys with another value that holds only from the next start, and why.
-    pub restart: Vec<(&'static str, &'static str)>,
+    /// Keys with another value that takes a restart: with one of them nothing of the new configuration can be in force.
+    pub restart: Vec<Restart>,
     /// Keys of the connection pool with another value.
     pub pool: Vec<&'static str>,
     /// Keys of `[daemon]` with another value that holds at once.
@@ -27,6 +29,16 @@ pub struct Diff {
     pub alert: bool,
     /// The new `log.level`, if it is another.
     pub level: Option<String>,
+}
+
+/// A key that cannot change while trackd runs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Restart {
+    pub key: &'static str,
+    /// What is in force, and what is configured now; of an address that may hold a password only what kind it is.
+    pub old: String,
+    pub new: String,
+    pub why: &'static str,
 }
 
 /// What changes from `old` to `new`.
@@ -41,7 +53,7 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
             .filter(|name| !after.contains_key(name.as_str()))
             .collect(),
         restart: restart(old, new),
-        pool: if kept_url(old, new) { Vec::new() } else { pool(&old.database, &new.database) },
+        pool: pool(&old.database, &new.database),
         daemon: daemon(&old.daemon, &new.daemon),
         alert: old.alert != new.alert,
         level: (old.log.level != new.log.level).then(|| new.log.level.clone()),
@@ -58,12 +70,6 @@ pub fn diff(old: &Config, new: &Config) -> Diff {
         list.push(tracker.name.clone());
     }
     diff
-}
-
-/// Whether the address stays in force because one of the two is the embedded server.
-pub fn kept_url(old: &Config, new: &Config) -> bool {
-    let embedded = |config: &Config| config.database.url == DatabaseUrl::Embedded;
-    embedded(old) != embedded(new)
 }
 
 /// Keys of the pool with another value.
@@ -96,24 +102,55 @@ fn daemon(old: &Daemon, new: &Daemon) -> Vec<&'static str> {
     .collect()
 }
 
-fn restart(old: &Config, new: &Config) -> Vec<(&'static str, &'static str)> {
+fn restart(old: &Config, new: &Config) -> Vec<Restart> {
     const LOGS: &str = "logs are opened at the start";
+    let texts = |key, text: fn(&Config) -> String, why| Restart { key, old: text(old), new: text(new), why };
     [
-        ("database.url", kept_url(old, new), "the embedded server is started and stopped with trackd"),
-        ("daemon.workers", old.daemon.workers != new.daemon.workers, "workers are started at the start"),
-        ("daemon.per_host", old.daemon.per_host != new.daemon.per_host, "hosts keep their count from the start"),
-        ("daemon.lease", old.daemon.lease != new.daemon.lease, "other daemons know it from the start"),
-        ("daemon.state_dir", old.daemon.state_dir != new.daemon.state_dir, "it holds the cluster and the lock in use"),
-        ("log.format", old.log.format != new.log.format, LOGS),
-        ("log.file", old.log.file != new.log.file, LOGS),
+        // Another server is no restart's business, nor are other words for the same: they may hold a password.
+        texts("database.url", server, "the embedded server is started and stopped with trackd"),
+        texts("daemon.workers", |config| config.daemon.workers.to_string(), "workers are started at the start"),
+        texts("daemon.per_host", |config| config.daemon.per_host.to_string(), "hosts keep their count from the start"),
+        texts("daemon.lease", |config| length(config.daemon.lease), "other daemons know it from the start"),
+        texts(
+            "daemon.state_dir",
+            |config| quoted(&config.daemon.state_dir),
+            "it holds the spool, the embedded database and the lock that are in use",
+        ),
+        texts("log.format", |config| format!("{:?}", config.log.format).to_lowercase(), LOGS),
+        texts("log.file", |config| config.log.file.as_ref().map_or_else(|| "none".to_owned(), log_file), LOGS),
     ]
     .into_iter()
-    .filter(|(_, differs, _)| *differs)
-    .map(|(key, _, why)| (key, why))
+    .filter(|restart| restart.old != restart.new)
     .collect()
 }
 
-/// `added 1 (x), changed 0, removed 2 (y, z)`, and what needs a restart.
+fn server(config: &Config) -> String {
+    let embedded = config.database.url == DatabaseUrl::Embedded;
+    if embedded { "\"embedded\"".to_owned() } else { "a server's address".to_owned() }
+}
+
+fn log_file(LogFile { dir, rotation, keep }: &LogFile) -> String {
+    let rotation = format!("{rotation:?}").to_lowercase();
+    format!("{{ dir = {}, rotation = \"{rotation}\", keep = {keep} }}", quoted(dir))
+}
+
+fn quoted(path: &Path) -> String {
+    format!("\"{}\"", path.display())
+}
+
+fn length(length: Duration) -> String {
+    humantime::format_duration(length).to_string()
+}
+
+/// `daemon.workers: cannot change while trackd runs: 16 is in force, 3 is configured now; …`
+impl fmt::Display for Restart {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Restart { key, old, new, why } = self;
+        write!(f, "{key}: cannot change while trackd runs: {old} is in force, {new} is configured now; {why}")
+    }
+}
+
+/// `added 1 (x), changed 0, removed 2 (y, z)`, and what else is another.
 impl fmt::Display for Diff {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let lists = [("added", &self.added), ("changed", &self.changed), ("removed", &self.removed)];
@@ -135,10 +172,6 @@ impl fmt::Display for Diff {
         }
         if let Some(level) = &self.level {
             write!(f, ", log.level is {level}")?;
-        }
-        if !self.restart.is_empty() {
-            let keys: Vec<&str> = self.restart.iter().map(|(key, _)| *key).collect();
-            write!(f, "; a restart is needed for {}", keys.join(", "))?;
         }
         Ok(())
     }

@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     fn outcome(message: &str) -> Reload {
-        Reload { at: jiff::Timestamp::UNIX_EPOCH, ok: true, message: message.into(), class: None }
+        Reload { at: jiff::Timestamp::UNIX_EPOCH, ok: true, message: message.into(), class: None, hint: None }
     }
 
     #[tokio::test]

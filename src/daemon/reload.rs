@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!  load --faults--> nothing changed, every fault is logged
-//!    \--config--> diff --> works of added and changed trackers --a fault--> nothing changed
+//!    \--config--> diff --a key that takes a restart--> nothing changed, each is logged
+//!                   \--> works of added and changed trackers --a fault--> nothing changed
 //!                                   \--> swap: unchanged ones keep work and timer, running runs go on as they are
 //! ```
 //!
@@ -14,8 +15,8 @@ use super::work::Work;
 use super::{Daemon, LOOK, MakeWork, systemd};
 use crate::class::Class;
 use crate::clock;
-use crate::config::diff::{Diff, diff, kept_url};
-use crate::config::{self, Config, Tracker};
+use crate::config::diff::{Diff, diff};
+use crate::config::{Config, Tracker};
 use crate::log::Event;
 use crate::status::{Reload, Status};
 use std::collections::{HashMap, HashSet};
@@ -30,11 +31,16 @@ const PUBLISHED: Duration = Duration::from_secs(2);
 /// reload that never ends would be the last.
 const LONGEST: Duration = Duration::from_secs(25);
 
+/// What to do about keys that cannot change while trackd runs.
+const RESTART: &str =
+    "systemctl restart trackd takes all that is configured; or set back what cannot change, and reload";
+
 /// Why a reload is refused.
 struct Refused {
     class: Class,
     /// A line each.
     faults: Vec<String>,
+    hint: Option<&'static str>,
 }
 
 /// A configuration that is checked and whose works are built: nothing of it is in force.
@@ -56,7 +62,8 @@ impl Daemon {
         }
         if let Some(by) = &by {
             let outcome = self.reload(by, signals).await;
-            self.published(&outcome).await;
+            // Whoever asked for a reload looks there next.
+            self.published(|status| status.last_reload.as_ref().is_some_and(|last| last.at >= outcome.at)).await;
             asks::tell(waiting.reloads, &outcome);
         }
         by.is_some()
@@ -74,7 +81,7 @@ impl Daemon {
         let done = self.try_reload(signals).await;
         match &done {
             Ok(diff) => self.tell_reloaded(by, diff),
-            Err(refused) => tell_refused(by, &refused.faults),
+            Err(refused) => tell_refused(by, refused),
         }
         let outcome = outcome(done.map(|diff| diff.to_string()));
         self.state.reloaded(outcome.clone());
@@ -85,17 +92,13 @@ impl Daemon {
         outcome
     }
 
-    /// Waits until the status shows it: whoever asked for a reload looks there next.
-    async fn published(&self, outcome: &Reload) {
+    /// Waits until the published status `shows` it.
+    pub(super) async fn published(&self, shows: impl Fn(&Status) -> bool) {
         let mut status = self.status.clone();
-        let shows = |status: &Arc<Status>| status.last_reload.as_ref().is_some_and(|last| last.at >= outcome.at);
-        let _ = timeout(PUBLISHED, status.wait_for(shows)).await;
+        let _ = timeout(PUBLISHED, status.wait_for(|status| shows(status))).await;
     }
 
     fn tell_reloaded(&self, by: &str, diff: &Diff) {
-        for (key, why) in &diff.restart {
-            tracing::warn!(key, why, "this change needs a restart: the old value stays in force");
-        }
         let (config_generation, event) = (self.intake.dispatch.generation(), Event::Reloaded);
         tracing::info!(by, changes = %diff, config_generation, %event, "configuration reloaded");
     }
@@ -106,9 +109,12 @@ impl Daemon {
         // A large file takes long enough to check to be felt by what else runs on this thread.
         let loaded = self.part("read configuration", tokio::task::spawn_blocking(move || load()), signals).await?;
         let new = loaded.map_err(|error| Refused::retry(format!("read configuration: {error}")))?;
-        let new = new.map_err(Refused::standing)?;
-        let mut diff = diff(&self.config, &new);
-        let config = keep_what_needs_a_restart(new, &self.config);
+        let config = new.map_err(Refused::standing)?;
+        let mut diff = diff(&self.config, &config);
+        if !diff.restart.is_empty() {
+            let faults = diff.restart.iter().map(ToString::to_string).collect();
+            return Err(Refused { hint: Some(RESTART), ..Refused::standing(faults) });
+        }
         let fresh: HashSet<&str> = diff.added.iter().chain(&diff.changed).map(String::as_str).collect();
         let fresh = config.trackers.iter().filter(|tracker| fresh.contains(tracker.name.as_str()));
         let made = make(&self.setup.make_work, &config, fresh).map_err(Refused::standing)?;
@@ -158,7 +164,7 @@ impl Daemon {
             let changed = self.part("database", ledger.change(&config.database), signals).await?;
             changed.map_err(|error| {
                 let hint = error.hint.as_ref().map_or_else(String::new, |hint| format!(" ({hint})"));
-                Refused { class: error.class, faults: vec![format!("database: {error}{hint}")] }
+                Refused { class: error.class, faults: vec![format!("database: {error}{hint}")], hint: None }
             })?;
         }
         if let Some(level) = &diff.level {
@@ -197,27 +203,29 @@ impl Daemon {
 
 impl Refused {
     fn retry(fault: String) -> Refused {
-        Refused { class: Class::Retry, faults: vec![fault] }
+        Refused { class: Class::Retry, faults: vec![fault], hint: None }
     }
 
     fn standing(faults: Vec<String>) -> Refused {
-        Refused { class: Class::Standing, faults }
+        Refused { class: Class::Standing, faults, hint: None }
     }
 }
 
-fn tell_refused(by: &str, faults: &[String]) {
+fn tell_refused(by: &str, Refused { faults, hint, .. }: &Refused) {
     for fault in faults {
         tracing::error!(fault, event = %Event::ConfigFault, "configuration fault");
     }
     let (count, event) = (faults.len(), Event::ReloadRefused);
-    tracing::error!(by, faults = count, %event, "reload refused: the old configuration stays in force");
+    tracing::error!(by, faults = count, hint, %event, "reload refused: the old configuration stays in force");
 }
 
 fn outcome(done: Result<String, Refused>) -> Reload {
     let at = clock::now();
     match done {
-        Ok(message) => Reload { at, ok: true, message, class: None },
-        Err(Refused { class, faults }) => Reload { at, ok: false, message: faults.join("\n"), class: Some(class) },
+        Ok(message) => Reload { at, ok: true, message, class: None, hint: None },
+        Err(Refused { class, faults, hint }) => {
+            Reload { at, ok: false, message: faults.join("\n"), class: Some(class), hint: hint.map(str::to_owned) }
+        }
     }
 }
 
@@ -239,19 +247,4 @@ pub(super) fn make<'a>(
         }
     }
     if faults.is_empty() { Ok(works) } else { Err(faults) }
-}
-
-fn keep_what_needs_a_restart(new: Config, old: &Config) -> Config {
-    Config {
-        database: if kept_url(old, &new) { old.database.clone() } else { new.database },
-        daemon: config::Daemon {
-            listen: new.daemon.listen,
-            drain: new.daemon.drain,
-            spool_max: new.daemon.spool_max,
-            keep_runs: new.daemon.keep_runs,
-            ..old.daemon.clone()
-        },
-        log: config::Log { level: new.log.level.clone(), ..old.log.clone() },
-        ..new
-    }
 }

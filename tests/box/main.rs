@@ -49,6 +49,7 @@ const CASES: [Case; 22] = [
     ("inside_the_sandbox_https_and_postgresql_over_tcp_work", sandbox::reaches_out),
     ("a_good_reload_is_in_force_when_it_returns", reload::good),
     ("a_bad_reload_fails_and_the_journal_says_why", reload::bad),
+    ("a_reload_with_a_key_that_takes_a_restart_is_refused_whole", reload::restart),
     ("a_file_that_may_not_be_read_is_named_with_what_to_do", reload::unreadable),
     ("a_reload_waits_for_a_daemon_that_stands_still", reload::waits),
     ("a_daemon_that_is_killed_is_started_again_and_nothing_is_lost_or_doubled", life::killed),

@@ -29,6 +29,25 @@ pub fn bad(service: &Service<'_>) -> Outcome<()> {
     service.lands_more("a", 2)
 }
 
+/// Nothing changes where one key takes a restart, and a restart takes all.
+pub fn restart(service: &Service<'_>) -> Outcome<()> {
+    service.fresh(&config(PEER, &of_file("a")))?;
+    let both = config(PEER, &(of_file("a") + &of_file("b")));
+    service.configure(&format!("{both}\n[daemon]\nworkers = 3\n"))?;
+    let (since, machine) = (service.now()?, service.machine);
+    let check = machine.say("trackd check --against-running")?;
+    let named = check.text.contains("daemon.workers: cannot change while trackd runs");
+    expect(check.code == Some(78) && named, || format!("status {:?}: {}", check.code, check.text))?;
+    let said = machine.say("systemctl reload trackd")?;
+    expect(said.code == Some(1), || format!("systemctl reload: status {:?}, expected 1\n{}", said.code, said.text))?;
+    service.tells("reload-refused", 1, &since)?;
+    let status = machine.run("trackd status")?;
+    expect(!status.contains("\nb\t"), || format!("the new tracker is there:\n{status}"))?;
+    service.lands_more("a", 2)?;
+    machine.run("systemctl restart trackd")?;
+    service.lands_more("b", 2)
+}
+
 /// It stands still for a second.
 pub fn waits(service: &Service<'_>) -> Outcome<()> {
     service.fresh(&config(PEER, &of_file("a")))?;

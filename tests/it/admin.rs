@@ -213,7 +213,7 @@ async fn the_status_is_json_with_every_tracker() {
 #[tokio::test]
 async fn the_page_shows_every_tracker_and_escapes_every_value() {
     let message = "config.toml:3:1 <unknown> key".into();
-    let reload = Reload { at: at(1), ok: false, message, class: Some(Class::Standing) };
+    let reload = Reload { at: at(1), ok: false, message, class: Some(Class::Standing), hint: None };
     let shown = Status { last_reload: Some(reload), database_error: Some("<away>".into()), ..status(Phase::Degraded) };
     let admin = Admin::start(shown).await;
     let page = admin.get("/").await;

@@ -307,7 +307,7 @@ fn a_lease_is_long_enough_to_be_renewed() {
         assert!(lease(text).unwrap_err().to_string().contains("lease"), "{text}");
     }
     let diff = diff(&parse("").unwrap(), &parse("[daemon]\nlease = \"3s\"").unwrap());
-    assert!(diff.to_string().contains("daemon.lease"), "{diff}");
+    assert_eq!(diff.restart.iter().map(|restart| restart.key).collect::<Vec<_>>(), ["daemon.lease"]);
 }
 
 #[test]
@@ -498,19 +498,46 @@ fn a_reload_names_what_it_changes() {
         );
     }
     let restart = |key: &str| diff(&old, &parse(&format!("{SMALL}\n[daemon]\n{key}")).unwrap()).restart;
-    assert_eq!(restart("workers = 2").iter().map(|(key, _)| *key).collect::<Vec<_>>(), ["daemon.workers"]);
-    assert_eq!(restart("spool_max = \"2GiB\""), []);
-    let new = SMALL.replace("Leader-board", "other").replace(
-        "[vars]",
-        "[database]\npool_size = 6\n[daemon]\nworkers = 2\nper_host = 2\ndrain = \"1s\"\n[log]\nlevel = \"debug\"\nformat = \"json\"\n[vars]",
+    let [workers] = restart("workers = 2").try_into().expect("one key");
+    assert_eq!(
+        workers.to_string(),
+        "daemon.workers: cannot change while trackd runs: 16 is in force, 2 is configured now; workers are started at \
+         the start"
     );
+    assert_eq!(restart("spool_max = \"2GiB\""), []);
+    let new = SMALL
+        .replace("Leader-board", "other")
+        .replace("[vars]", "[database]\npool_size = 6\n[daemon]\ndrain = \"1s\"\n[log]\nlevel = \"debug\"\n[vars]");
     let change = diff(&old, &parse(&new).unwrap());
     assert_eq!(
         change.to_string(),
         "added 1 (other), changed 0, removed 1 (Leader-board), connections anew for database.pool_size, daemon.drain anew, \
-         log.level is debug; \
-         a restart is needed for daemon.workers, daemon.per_host, log.format"
+         log.level is debug"
     );
+}
+
+#[test]
+fn what_takes_a_restart_is_named_with_both_values_and_without_a_secret() {
+    let old = parse(SMALL).unwrap();
+    let new = SMALL.replace(
+        "[vars]",
+        "[database]\nurl = \"postgres://u:m4rked3@h/d\"\n[daemon]\nper_host = 2\nlease = \"20s\"\nstate_dir = \"/srv/t\"\n\
+         [log]\nformat = \"json\"\nfile = { dir = \"/var/log/t\" }\n[vars]",
+    );
+    let told: Vec<String> = diff(&old, &parse(&new).unwrap()).restart.iter().map(ToString::to_string).collect();
+    let begins = [
+        "database.url: cannot change while trackd runs: \"embedded\" is in force, a server's address is configured now; ",
+        "daemon.per_host: cannot change while trackd runs: 4 is in force, 2 is configured now; ",
+        "daemon.lease: cannot change while trackd runs: 10s is in force, 20s is configured now; ",
+        "daemon.state_dir: cannot change while trackd runs: \"",
+        "log.format: cannot change while trackd runs: auto is in force, json is configured now; ",
+        "log.file: cannot change while trackd runs: none is in force, { dir = \"/var/log/t\", rotation = \"daily\", keep = 14 } is",
+    ];
+    assert_eq!(told.len(), begins.len(), "{told:?}");
+    for (line, begin) in told.iter().zip(begins) {
+        assert!(line.starts_with(begin), "{line}");
+    }
+    assert!(!told.join("\n").contains("m4rked"), "{told:?}");
 }
 
 #[test]

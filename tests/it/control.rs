@@ -336,10 +336,9 @@ async fn a_check_against_the_running_daemon_says_what_a_reload_would_change_and_
     let daemon = ready(&home).await;
     home.configure(&(file_tracker("a", "2h") + &file_tracker("c", RARELY)));
     let configured = std::fs::read_to_string(home.path("config.toml")).unwrap();
-    home.put("config.toml", configured.replace("drain = \"10s\"", "drain = \"11s\"\nworkers = 3"));
+    home.put("config.toml", configured.replace("drain = \"10s\"", "drain = \"11s\""));
     let check = ["check", "--against-running"];
-    let changes =
-        "added 1 (c), changed 1 (a), removed 1 (b), daemon.drain anew; a restart is needed for daemon.workers\n";
+    let changes = "added 1 (c), changed 1 (a), removed 1 (b), daemon.drain anew\n";
     for _ in 0..2 {
         let output = home.trackd(&check);
         assert_eq!(stdout(&output), format!("a reload would do: {changes}"), "{}", stderr(&output));
@@ -352,4 +351,40 @@ async fn a_check_against_the_running_daemon_says_what_a_reload_would_change_and_
     home.configure(&file_tracker("a", "2h"));
     daemon.kill();
     assert_eq!(home.trackd(&check).status.code(), Some(69));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_reload_with_a_key_that_takes_a_restart_is_refused_whole_and_a_start_takes_it() {
+    let database = Server::shared().database().await;
+    let home = Home::new(&database, &file_tracker("a", RARELY));
+    home.put("a.json", BODY);
+    let mut daemon = ready(&home).await;
+    home.configure(&(file_tracker("a", RARELY) + &file_tracker("b", RARELY)));
+    let configured = std::fs::read_to_string(home.path("config.toml")).unwrap();
+    home.put("config.toml", configured.replace("drain = \"10s\"", "drain = \"11s\"\nworkers = 3\nlease = \"20s\""));
+    let why = "daemon.workers: cannot change while trackd runs: 16 is in force, 3 is configured now; workers are started \
+               at the start\n\
+               daemon.lease: cannot change while trackd runs: 10s is in force, 20s is configured now; other daemons know it \
+               from the start\n\
+               \x20 hint: systemctl restart trackd takes all that is configured; or set back what cannot change, and reload\n";
+    let check = home.trackd(&["check", "--against-running"]);
+    assert_eq!(stderr(&check), format!("trackd: a reload would be refused\n{why}"));
+    let reload = home.trackd(&["reload"]);
+    assert_eq!(
+        stderr(&reload),
+        format!("trackd: reload refused, the old configuration stays in force\n{why}"),
+        "the same words"
+    );
+    assert_eq!((check.status.code(), reload.status.code()), (Some(78), Some(78)));
+    daemon.signal(Signal::HUP);
+    daemon.says("reload refused", 2).await;
+    assert_eq!(daemon.said("daemon.lease: cannot change while trackd runs"), 2, "{}", daemon.log());
+    assert_eq!(daemon.said("configuration reloaded"), 0, "{}", daemon.log());
+    assert!(!stdout(&home.trackd(&["status"])).contains("\nb\t"), "what could change has not, either");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0));
+    let _daemon = ready(&home).await;
+    let status = home.trackd(&["status"]);
+    assert!(stdout(&status).contains("\nb\t"), "{}", stdout(&status));
+    assert_eq!(stdout(&home.trackd(&["reload"])), "added 0, changed 0, removed 0\n");
 }

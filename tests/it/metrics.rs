@@ -19,7 +19,7 @@ fn whole() -> Status {
         workers: 16,
         workers_busy: 2,
         queued: 1,
-        last_reload: Some(Reload { at: at(1), ok: false, message: "no".into(), class: None }),
+        last_reload: Some(Reload { at: at(1), ok: false, message: "no".into(), class: None, hint: None }),
         pool: Pool { size: 5, idle: 3, borrowed: 2, waiting: 0, limit: 15 },
         spool: Spool { entries: 2, used: 4096, limit: 1 << 30, oldest: Some(at(-5)), bad: 1 },
         server: Some(Server {
