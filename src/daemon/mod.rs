@@ -228,11 +228,11 @@ impl Daemon {
                     }
                 }
                 opened = &mut opening, if !open => {
-                    self.begin(opened?);
+                    self.begin(opened?).await;
                     open = true;
                 }
                 () = away.notified(), if self.begun.is_none() => {
-                    self.begin_degraded(clock::now());
+                    self.begin_degraded(clock::now()).await;
                     opening.set(self.opening().open());
                 }
                 watched = self.supervisor.watch() => watched?,
@@ -254,22 +254,23 @@ impl Daemon {
     }
 
     /// Instants after this one run, whatever was before.
-    fn begin_degraded(&mut self, at: Timestamp) {
+    async fn begin_degraded(&mut self, at: Timestamp) {
         self.scheduler.begin(self.config.trackers.iter().map(|tracker| (tracker, at)));
         self.begun = Some(at);
         // Up, if not well: systemd must not kill it for a database that is late.
         self.state.phase(Phase::Degraded);
-        self.ready();
+        self.ready().await;
     }
 
-    fn ready(&mut self) {
-        // Before the other: who waited for it reads the line next.
+    async fn ready(&mut self) {
+        // Before the other: who waited for it asks for the status or reads the line next.
+        self.published(|status| status.phase != Phase::Starting).await;
         self.line.show(&self.snapshot());
         systemd::ready();
     }
 
     /// The ledger is open and whole: sets the timers, runs what is to be caught up, and says so.
-    fn begin(&mut self, mut opened: Opened) {
+    async fn begin(&mut self, mut opened: Opened) {
         self.setup.ledger.whole();
         self.departed = None;
         let mut caught_up = 0;
@@ -291,7 +292,7 @@ impl Daemon {
         self.state.phase(Phase::Running);
         // A daemon that is started often may never be there at its hour.
         self.scheduler.chores().notify_one();
-        self.ready();
+        self.ready().await;
         tracing::info!(
             version = env!("CARGO_PKG_VERSION"), config = %self.config.path.display(), trackers = self.config.trackers.len(),
             workers = self.config.daemon.workers, caught_up, missed = opened.missed,

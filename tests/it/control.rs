@@ -388,3 +388,13 @@ async fn a_reload_with_a_key_that_takes_a_restart_is_refused_whole_and_a_start_t
     assert!(stdout(&status).contains("\nb\t"), "{}", stdout(&status));
     assert_eq!(stdout(&home.trackd(&["reload"])), "added 0, changed 0, removed 0\n");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn who_waited_for_ready_is_not_told_that_the_daemon_starts() {
+    let database = Server::shared().database().await;
+    let home = Home::new(&database, &file_tracker("a", RARELY));
+    home.put("a.json", BODY);
+    let _daemon = ready(&home).await;
+    let status = stderr(&home.trackd(&["status"]));
+    assert!(status.contains("running: "), "{status}");
+}
