@@ -4,9 +4,11 @@
 //! Must not know: how they are made or shown. Holds no secret.
 
 pub mod alert;
+mod hand;
 pub mod health;
 
 pub use alert::Alert;
+pub use hand::ByHand;
 pub use health::{Health, Server};
 
 use crate::class::Class;

@@ -21,7 +21,7 @@ const HEAD: Duration = Duration::from_secs(5);
 const TAKES: Duration = Duration::from_secs(10);
 /// How long responses on their way may take when the daemon stops.
 const LAST: Duration = Duration::from_secs(1);
-/// Bytes of a request's head. No request has a body that is read.
+/// Bytes of a request's head. What has a body is bounded by the router (2 MiB).
 const HEAD_BYTES: usize = 16 << 10;
 
 /// Where connections come from.

@@ -3,6 +3,7 @@
 //! ```text
 //!  POST /control/reload       reloads; answers when it is over       200, or 422 with every fault
 //!  POST /control/rehearsal    what a reload would change             200, or 422 with every fault
+//!  POST /control/once         runs trackers now, and waits for them  200, 422 for a wish that cannot be, or 503
 //!  GET  /api/runs             runs of the ledger, newest first       200, or 503
 //!  everything the pages have
 //! ```
@@ -12,7 +13,7 @@
 use super::connections::{self, Bounds, Door};
 use super::routes;
 use super::socket::Socket;
-use crate::status::{Reload, Run, Status};
+use crate::status::{ByHand, Reload, Run, Status};
 use axum::extract::{Extension, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
@@ -34,6 +35,7 @@ const BOUNDS: Bounds = Bounds { connections: 32, longest: Duration::from_secs(15
 pub const RUNS: u32 = 10_000;
 
 type DoReload = dyn Fn(Wish) -> BoxFuture<'static, Option<Reload>> + Send + Sync;
+type DoOnce = dyn Fn(String, OnceWish) -> BoxFuture<'static, Result<Vec<ByHand>, Refusal>> + Send + Sync;
 type ReadRuns = dyn Fn(RunsWish) -> BoxFuture<'static, Result<Vec<Run>, String>> + Send + Sync;
 
 /// What can be asked of a daemon.
@@ -42,6 +44,8 @@ pub struct Control {
     pub status: watch::Receiver<Arc<Status>>,
     /// Reloads, or says what a reload would do; `None`: the daemon stops.
     pub reload: Arc<DoReload>,
+    /// Runs trackers now, and waits for what becomes of them; first who asks, for the log.
+    pub once: Arc<DoOnce>,
     /// Runs of the ledger, newest first, or why they cannot be read.
     pub runs: Arc<ReadRuns>,
 }
@@ -53,6 +57,22 @@ pub struct Wish {
     pub by: String,
     /// Only says what would change.
     pub rehearsal: bool,
+}
+
+/// Trackers to run now.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+pub struct OnceWish {
+    /// `None`: all, in the order of the file.
+    pub trackers: Option<Vec<String>>,
+}
+
+/// Why what was asked for is not done, for people.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Refusal {
+    /// It cannot be done as it was asked for.
+    Wish(String),
+    /// It cannot be done now.
+    Now(String),
 }
 
 /// Which runs.
@@ -76,6 +96,7 @@ pub async fn serve(socket: &Socket, control: Control) -> io::Result<()> {
     let asking = Router::new()
         .route("/control/reload", post(reload))
         .route("/control/rehearsal", post(rehearse))
+        .route("/control/once", post(once))
         .route("/api/runs", get(runs));
     let router = asking.with_state(control.clone()).merge(routes::router(control.status, true));
     let door = Guarded { listener, path: socket.path().to_owned(), router };
@@ -139,6 +160,26 @@ fn reloaded(outcome: Option<Reload>) -> Response {
         Some(reload) if reload.ok => Json(reload).into_response(),
         Some(refused) => (StatusCode::UNPROCESSABLE_ENTITY, Json(refused)).into_response(),
         None => (StatusCode::SERVICE_UNAVAILABLE, "the daemon stops\n").into_response(),
+    }
+}
+
+async fn once(
+    State(control): State<Control>,
+    Extension(Peer(by)): Extension<Peer>,
+    Json(wish): Json<OnceWish>,
+) -> Response {
+    match (control.once)(by, wish).await {
+        Ok(runs) => Json(runs).into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        match self {
+            Refusal::Wish(why) => (StatusCode::UNPROCESSABLE_ENTITY, why).into_response(),
+            Refusal::Now(why) => (StatusCode::SERVICE_UNAVAILABLE, why).into_response(),
+        }
     }
 }
 

@@ -12,11 +12,11 @@ use super::failure::Failure;
 use crate::admin::socket::NAME;
 use crate::config::{self, Environment};
 use axum::body::Body;
-use axum::http::{Method, Request, StatusCode, header};
+use axum::http::{Method, Request, StatusCode, header, request};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use serde::Deserialize;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 use std::io::{self, ErrorKind};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -98,10 +98,23 @@ impl Control {
     /// # Errors
     /// No connection, or the daemon ended before it had answered.
     pub(super) async fn ask(&self, method: Method, target: &str) -> io::Result<Answer> {
+        self.send(Request::builder().method(method).uri(target), Body::empty()).await
+    }
+
+    /// Asks once, with a value as JSON. As `ask`.
+    ///
+    /// # Errors
+    /// As of `ask`.
+    pub(super) async fn tell(&self, target: &str, value: &impl Serialize) -> io::Result<Answer> {
+        let request = Request::builder().method(Method::POST).uri(target);
+        self.send(request.header(header::CONTENT_TYPE, "application/json"), serde_json::to_vec(value)?.into()).await
+    }
+
+    async fn send(&self, request: request::Builder, body: Body) -> io::Result<Answer> {
         let stream = UnixStream::connect(&self.path).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
-        let request = Request::builder().method(method).uri(target).header(header::HOST, "localhost");
-        let request = request.header(header::CONNECTION, "close").body(Body::empty()).map_err(io::Error::other)?;
+        let request = request.header(header::HOST, "localhost").header(header::CONNECTION, "close");
+        let request = request.body(body).map_err(io::Error::other)?;
         let answered = async {
             let response = sender.send_request(request).await.map_err(io::Error::other)?;
             let status = response.status();
@@ -112,6 +125,20 @@ impl Control {
         let (answer, _) = tokio::join!(answered, connection);
         answer
     }
+}
+
+/// The running daemon, for what can be done without it, too; `None`: none runs, or it does not answer, and why is on
+/// stderr.
+pub(super) async fn running(explicit: Option<&Path>) -> Option<Control> {
+    let mute = match tokio::time::timeout(SOON, Control::find(explicit)).await {
+        Ok(Ok(control)) => return Some(control),
+        // Nobody to be missed.
+        Ok(Err(Away::Nowhere(_))) => return None,
+        Ok(Err(Away::Mute(path, why))) => format!("the daemon at {} does not answer: {why}", path.display()),
+        Err(_) => format!("the daemon does not answer within {SOON:?}"),
+    };
+    super::print::diagnostic(format!("trackd: {mute}; done here"));
+    None
 }
 
 /// What the running daemon says, soon; `None`, and why on stderr, where the database has to be asked instead.

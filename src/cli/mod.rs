@@ -5,6 +5,7 @@
 //! Nothing imports this room.
 
 mod alert;
+mod answers;
 mod backup;
 mod check;
 mod completions;
@@ -59,7 +60,7 @@ enum Command {
     Check(check::Args),
     /// What may keep runs from landing, and what to do about it.
     Doctor(doctor::Args),
-    /// Run trackers now.
+    /// Run trackers now; by the running daemon, if there is one.
     Once(once::Args),
     /// Trackers with their last and next runs.
     Status(status::Args),
@@ -138,7 +139,7 @@ async fn dispatch(cli: Cli, signals: Option<std::io::Result<Signals>>) -> Result
         Command::Reload(args) => reload::reload(path, args).await,
         Command::Check(args) => check::check(path, args).await,
         Command::Doctor(args) => doctor::doctor(&load(path)?, args).await,
-        Command::Once(args) => once::once(&load(path)?, args).await,
+        Command::Once(args) => once::once(path, args).await,
         Command::Status(args) => status::status(path, args).await,
         Command::Runs(args) => runs::runs(path, args).await,
         Command::Spool(command) => spool::spool(&load(path)?, command).await,

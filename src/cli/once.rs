@@ -1,16 +1,26 @@
-//! `trackd once`: runs trackers now, one after another.
+//! `trackd once`: runs trackers now: the daemon does, through its own workers; where none runs they run here, one after
+//! another.
 
+use super::control::{self, Control};
 use super::database::Database;
 use super::failure::Failure;
 use super::{print, runs};
+use crate::admin::control::OnceWish;
 use crate::clock;
 use crate::config::{Config, Tracker};
+use crate::daemon::manual;
 use crate::run::{DryTable, End, Plan, Shared};
 use crate::shape::decode;
 use crate::source::Hosts;
-use crate::status::{Kind, Run, RunStatus};
+use crate::status::{ByHand, Kind, Run, RunStatus};
 use crate::store::{ledger, notify};
+use axum::http::StatusCode;
+use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the daemon may take: longer than it waits itself.
+const PATIENCE: Duration = manual::LONGEST.saturating_add(Duration::from_secs(30));
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -20,7 +30,8 @@ pub(super) struct Args {
     /// All trackers, in the order of the file.
     #[arg(long)]
     all: bool,
-    /// Print the rows that would land; touch no database.
+    /// Print the rows that would land; touch no database. Done here, without the daemon: needs the configuration and its
+    /// credentials.
     #[arg(long)]
     dry_run: bool,
     /// A JSON object a line: the runs, or with --dry-run the rows.
@@ -28,7 +39,71 @@ pub(super) struct Args {
     json: bool,
 }
 
-pub(super) async fn once(config: &Config, args: Args) -> Result<(), Failure> {
+pub(super) async fn once(explicit: Option<&Path>, args: Args) -> Result<(), Failure> {
+    // Whoever may ask the daemon needs no way to the database, nor to its secrets.
+    let running = if args.dry_run { None } else { control::running(explicit).await };
+    match running {
+        Some(control) => by_daemon(&control, args).await,
+        None => here(&super::load(explicit)?, args).await,
+    }
+}
+
+async fn by_daemon(control: &Control, args: Args) -> Result<(), Failure> {
+    let wish = OnceWish { trackers: (!args.all).then_some(args.names) };
+    let asked = tokio::time::timeout(PATIENCE, control.tell("/control/once", &wish)).await;
+    let answer = asked.map_err(|_| Failure::work(format!("once: the daemon did not answer within {PATIENCE:?}")))?;
+    let answer = answer.map_err(|error| {
+        let hint = "a run that had begun may have ended: trackd runs tells".to_owned();
+        Failure::work(format!("once: the daemon went away: {error}")).with_hint(Some(hint))
+    })?;
+    match answer.status {
+        StatusCode::OK => tell(answer.json()?, args.json),
+        StatusCode::UNPROCESSABLE_ENTITY => Err(Failure::usage(answer.text())),
+        StatusCode::SERVICE_UNAVAILABLE => Err(Failure::no_daemon(format!("once: {}", answer.text()))),
+        status => Err(Failure::work(format!("once: the daemon answered {status}: {}", answer.text()))),
+    }
+}
+
+/// The runs that ended, and of each other why it has not.
+fn tell(all: Vec<ByHand>, json: bool) -> Result<(), Failure> {
+    let (count, mut done, mut kept, mut open) = (all.len(), Vec::new(), 0, 0);
+    for one in all {
+        let (name, why) = match one {
+            ByHand::Ended(run) => {
+                done.push(*run);
+                continue;
+            }
+            ByHand::Kept(name) => {
+                kept += 1;
+                print::diagnostic(format!(
+                    "trackd: tracker \"{name}\": its payload waits in the spool for the database"
+                ));
+                continue;
+            }
+            ByHand::Elsewhere(name) => (name, "another trackd is at this run"),
+            ByHand::Unfinished(name) => (name, "not over yet; trackd runs will tell"),
+            ByHand::NotBegun(name) => (name, "the daemon stops, it was not begun"),
+        };
+        open += 1;
+        print::diagnostic(format!("trackd: tracker \"{name}\": {why}"));
+    }
+    show(&done, json)?;
+    let failed = open + done.iter().filter(|run| run.status != RunStatus::Succeeded).count();
+    match (failed, kept) {
+        (0, 0) => Ok(()),
+        (0, _) => Err(Failure::database(
+            format!("{kept} of {count} runs wait for the database"),
+            Some("they land by themselves when it is back".into()),
+        )),
+        _ => Err(Failure::work(format!("{failed} of {count} runs failed"))),
+    }
+}
+
+fn show(done: &[Run], json: bool) -> Result<(), Failure> {
+    if json { print::json_lines(done) } else { runs::show(done) }
+}
+
+async fn here(config: &Config, args: Args) -> Result<(), Failure> {
     let trackers = chosen(config, &args)?;
     let database = Database::of(config)?;
     let (notifier, inbox) = notify::channel();
@@ -52,11 +127,7 @@ pub(super) async fn once(config: &Config, args: Args) -> Result<(), Failure> {
     // Who listens may miss a notice; the runs landed all the same.
     let _ = inbox.flush(database.pool()).await;
     database.end().await;
-    if args.json {
-        print::json_lines(&done)?
-    } else {
-        runs::show(&done)?
-    }
+    show(&done, args.json)?;
     let failed = done.iter().filter(|run| run.status == RunStatus::Failed).count();
     if failed == 0 { Ok(()) } else { Err(Failure::work(format!("{failed} of {} runs failed", done.len()))) }
 }
@@ -94,7 +165,7 @@ async fn dry_run(plans: &[Plan], json: bool) -> Result<(), Failure> {
     let mut failed = 0;
     for plan in plans {
         match plan.dry_run(clock::now()).await {
-            Ok(tables) => tables.iter().try_for_each(|table| if json { show_json(table) } else { show(table) })?,
+            Ok(tables) => tables.iter().try_for_each(|table| if json { show_json(table) } else { show_rows(table) })?,
             Err(error) => {
                 failed += 1;
                 print::diagnostic(format!("trackd: tracker \"{}\": {error}", plan.tracker().name));
@@ -104,7 +175,7 @@ async fn dry_run(plans: &[Plan], json: bool) -> Result<(), Failure> {
     if failed == 0 { Ok(()) } else { Err(Failure::work(format!("{failed} of {} trackers failed", plans.len()))) }
 }
 
-fn show(dry: &DryTable) -> Result<(), Failure> {
+fn show_rows(dry: &DryTable) -> Result<(), Failure> {
     let rejected = dry.tally.rejected;
     print::line(format!("{}: {} rows, {rejected} set aside", dry.table.name, dry.rows.count))?;
     let headers: Vec<&str> = dry.table.columns.iter().map(|column| column.name.as_str()).collect();

@@ -1,26 +1,25 @@
 //! `trackd run`: the daemon, put together from its rooms.
 
 use super::alert;
+use super::answers;
 use super::database::Database;
 use super::failure::Failure;
 use super::pages::Pages;
-use crate::admin::control::{Control, RunsWish, Wish};
 use crate::admin::socket::{Socket, SocketError};
 use crate::config::{self, Config, Environment, Tracker};
 use crate::daemon::signal::Signals;
 use crate::daemon::supervisor::Service;
 use crate::daemon::work::{Identity, Work};
 use crate::daemon::{self, Setup};
+use crate::log;
 use crate::log::Event;
 use crate::run::{Backlog, End, Plan, Shared};
 use crate::schedule::Overlap;
 use crate::source::Hosts;
 use crate::spool::Spool;
 use crate::status::{Kind, Status};
-use crate::store::ledger::{self, Query};
+use crate::store::ledger;
 use crate::store::notify;
-use crate::store::pool::Pool;
-use crate::{admin, log};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
@@ -78,7 +77,7 @@ pub(super) async fn daemon(
         identity,
         pages: Some(pages.serve()),
         listen: pages.change(),
-        control: socket.map(|socket| control(socket, database_pool)),
+        control: socket.map(|socket| answers::control(socket, database_pool)),
         services: vec![
             service(
                 "database",
@@ -123,27 +122,6 @@ fn control_socket(dir: &Path) -> Result<Option<Arc<Socket>>, Failure> {
             Ok(None)
         }
     }
-}
-
-fn control(socket: Arc<Socket>, pool: Pool) -> Arc<daemon::Control> {
-    let runs = Arc::new(move |wish: RunsWish| {
-        let (pool, query) = (pool.clone(), Query { tracker: wish.tracker, failed: wish.failed, limit: wish.limit });
-        async move { ledger::recent(&pool, &query).await.map_err(|error| error.to_string()) }.boxed()
-    });
-    Arc::new(move |status, asker| {
-        let socket = Arc::clone(&socket);
-        let reload = Arc::new(move |wish: Wish| {
-            let asker = asker.clone();
-            async move { asker.reload(wish.by, wish.rehearsal).await }.boxed()
-        });
-        let control = Control { status, reload, runs: runs.clone() };
-        async move {
-            if let Err(error) = admin::control::serve(&socket, control).await {
-                tracing::error!(%error, "control socket: no listener");
-            }
-        }
-        .boxed()
-    })
 }
 
 /// The payloads of this state directory that wait for the database.

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  offer --> gate (schedule::overlap) --> next --ready--> take --> running --finish--+
-//!  catch_up --> backlog ------------------^                                          |
+//!  catch_up, by_hand --> backlog ---------^                                          |
 //!                   +---------- next: of the backlog and the one that waits ---------+
 //! ```
 //!
@@ -44,7 +44,7 @@ struct Lane {
     next: Option<Due>,
     /// Something runs, and it counts for this group.
     running: Option<Group>,
-    /// Caught-up instants, oldest first; bounded by `schedule::missed`.
+    /// Caught-up instants, oldest first; bounded by `schedule::missed`. And one by hand.
     backlog: VecDeque<Due>,
 }
 
@@ -148,9 +148,23 @@ impl Dispatch {
     /// Shape: one tracker's, oldest first; gives them back when there is no such tracker.
     pub fn catch_up(&self, tracker: &Arc<str>, dues: Vec<Due>) -> Vec<Due> {
         let mut lanes = self.lock();
+        if lanes.stopped { Vec::new() } else { self.line_up(&mut lanes, tracker, dues) }
+    }
+
+    /// A run that is asked for now: it begins behind what waits. Gives the instant of the run that answers: `at`, or
+    /// that of one by hand that waits already. `None`: there is no such tracker, or the daemon stops.
+    pub fn by_hand(&self, tracker: &Arc<str>, at: Timestamp) -> Option<Timestamp> {
+        let mut lanes = self.lock();
         if lanes.stopped {
-            return Vec::new();
+            return None;
         }
+        let waits = lanes.lanes.get(tracker)?.waits_by_hand();
+        let due = Due { tracker: Arc::clone(tracker), scheduled_at: at, kind: Kind::Manual };
+        waits.or_else(|| self.line_up(&mut lanes, tracker, vec![due]).is_empty().then_some(at))
+    }
+
+    /// Gives them back when there is no such tracker.
+    fn line_up(&self, lanes: &mut Lanes, tracker: &Arc<str>, dues: Vec<Due>) -> Vec<Due> {
         let Some(lane) = lanes.lanes.get_mut(tracker).filter(|lane| lane.work.is_some()) else { return dues };
         lane.backlog.extend(dues);
         if !lane.gate.is_running()
@@ -158,7 +172,7 @@ impl Dispatch {
         {
             lane.gate.tick(Overlap::Coalesce, first.scheduled_at);
             lane.next = Some(first);
-            self.make_ready(&mut lanes, Arc::clone(tracker));
+            self.make_ready(lanes, Arc::clone(tracker));
         }
         Vec::new()
     }
@@ -299,6 +313,11 @@ impl Lane {
         }
     }
 
+    fn waits_by_hand(&self) -> Option<Timestamp> {
+        let mut waits = self.next.iter().chain(&self.backlog);
+        waits.find(|due| due.kind == Kind::Manual).map(|due| due.scheduled_at)
+    }
+
     fn oldest(&self) -> Option<Timestamp> {
         let dues = self.next.iter().chain(self.backlog.front()).map(|due| due.scheduled_at);
         dues.chain(self.gate.waiting()).min()
@@ -387,6 +406,23 @@ mod tests {
         assert_eq!((dispatch.running(), dispatch.queued()), (2, 1));
         dispatch.finish(&Arc::from("a"));
         assert_eq!(take(&dispatch), Some(tick("a", 3)));
+    }
+
+    #[test]
+    fn a_run_by_hand_waits_its_turn_and_who_asks_meanwhile_gets_the_same() {
+        let at = |second| Timestamp::from_second(second).unwrap();
+        let (dispatch, a) = (Dispatch::new(works(&["a"])), Arc::from("a"));
+        assert_eq!(dispatch.by_hand(&a, at(5)), Some(at(5)));
+        assert_eq!(dispatch.by_hand(&a, at(6)), Some(at(5)), "it has not begun");
+        assert_eq!(take(&dispatch), Some(due("a", 5, Kind::Manual)));
+        assert_eq!(dispatch.by_hand(&a, at(7)), Some(at(7)), "that one began before it was asked for");
+        assert_eq!((dispatch.by_hand(&a, at(8)), dispatch.queued(), take(&dispatch)), (Some(at(7)), 1, None));
+        dispatch.finish(&a);
+        assert_eq!(take(&dispatch), Some(due("a", 7, Kind::Manual)));
+        assert_eq!(dispatch.by_hand(&Arc::from("b"), at(9)), None);
+        assert_eq!(dispatch.by_hand(&a, at(9)), Some(at(9)));
+        assert_eq!(dispatch.stop(), [due("a", 9, Kind::Manual)]);
+        assert_eq!(dispatch.by_hand(&a, at(10)), None);
     }
 
     #[test]

@@ -20,6 +20,7 @@ mod lease;
 pub mod ledger;
 mod line;
 mod lost;
+pub mod manual;
 mod opening;
 mod publish;
 pub mod pulse;
@@ -49,6 +50,7 @@ use futures_util::future::BoxFuture;
 use intake::Intake;
 use jiff::Timestamp;
 use ledger::{Ledger, Unusable};
+use manual::Manual;
 use opening::{Opened, Opening};
 use report::Reports;
 use scheduler::Scheduler;
@@ -81,7 +83,7 @@ pub type Listen = dyn Fn(Option<SocketAddr>) -> Result<Box<dyn FnOnce() + Send>,
 /// Serves the pages until it is dropped.
 pub type Pages = dyn Fn(watch::Receiver<Arc<Status>>) -> BoxFuture<'static, ()> + Send + Sync;
 /// Answers on the control socket until it is dropped.
-pub type Control = dyn Fn(watch::Receiver<Arc<Status>>, Asker) -> BoxFuture<'static, ()> + Send + Sync;
+pub type Control = dyn Fn(watch::Receiver<Arc<Status>>, Asker, Arc<Manual>) -> BoxFuture<'static, ()> + Send + Sync;
 
 /// What a daemon is made of.
 #[expect(missing_debug_implementations, reason = "its parts are opaque")]

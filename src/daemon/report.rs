@@ -3,13 +3,14 @@
 //! In: runs that begin and outcomes. Out: one log line an outcome (or a sum, when they come fast), the status's
 //! counts, and the recorder's queue. Must not know: what a run does.
 
+use super::manual::Hands;
 use super::recorder;
 use super::state::State;
 use super::work::Due;
 use super::work::Identity;
 use crate::log::Event;
 use crate::run::Outcome;
-use crate::status::{Run, RunStatus};
+use crate::status::{ByHand, Run, RunStatus};
 use jiff::Timestamp;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -22,6 +23,8 @@ const LINES_A_SECOND: u32 = 50;
 #[derive(Debug)]
 pub struct Reports {
     pub identity: Identity,
+    /// Who waits for a run by hand.
+    pub hands: Hands,
     state: Arc<State>,
     recorder: recorder::Sender,
     pace: Mutex<Pace>,
@@ -47,7 +50,7 @@ struct Told {
 impl Reports {
     pub fn new(identity: Identity, state: Arc<State>, recorder: recorder::Sender) -> Reports {
         let pace = Pace::new();
-        Reports { identity, state, recorder, pace: Mutex::new(pace) }
+        Reports { identity, hands: Hands::default(), state, recorder, pace: Mutex::new(pace) }
     }
 
     /// An instant of the schedule is here: why it is passed over, or `None` to run it.
@@ -68,6 +71,7 @@ impl Reports {
             true => self.recorder.landed(),
             false => self.recorder.send(outcome.run.clone()),
         }
+        self.by_hand(&outcome.run);
         self.tell(&outcome.run, generation);
         self.state.ended(outcome);
     }
@@ -75,19 +79,26 @@ impl Reports {
     /// Its payload waits in the spool: it lands later.
     pub fn kept(&self, due: &Due) {
         tracing::debug!(tracker = &*due.tracker, scheduled_at = %due.scheduled_at, "payload kept for later");
+        self.hands.tell(&due.tracker, due.scheduled_at, || ByHand::Kept(due.tracker.to_string()));
         self.state.kept();
     }
 
     /// Another process is at this instant.
     pub fn elsewhere(&self, due: &Due) {
         tracing::debug!(tracker = &*due.tracker, scheduled_at = %due.scheduled_at, "another trackd is at it");
+        self.hands.tell(&due.tracker, due.scheduled_at, || ByHand::Elsewhere(due.tracker.to_string()));
         self.state.elsewhere(&due.tracker);
     }
 
     /// An instant is not run: it is counted, and its row is on its way to the ledger.
     pub fn unrun(&self, run: Run) {
         self.note(&run);
+        self.by_hand(&run);
         self.recorder.send(run);
+    }
+
+    fn by_hand(&self, run: &Run) {
+        self.hands.tell(&run.tracker, run.scheduled_at, || ByHand::Ended(Box::new(run.clone())));
     }
 
     /// These instants of a tracker, from `oldest` on, were missed: they are counted, and their rows are on their way to

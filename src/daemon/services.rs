@@ -2,6 +2,7 @@
 //!
 //! Must not know: what they do.
 
+use super::manual::Manual;
 use super::pulse::Pulse;
 use super::supervisor::Service;
 use super::{Daemon, Tell, alert, housekeeping, lease, publish, recorder, states};
@@ -75,8 +76,11 @@ impl Daemon {
             self.post("pages", OF_USE, INSTANT, move |_| pages(status.clone()));
         }
         if let Some(control) = self.setup.control.clone() {
-            let (status, asker) = (self.status.clone(), self.asker.clone());
-            self.post("control socket", OF_USE, INSTANT, move |_| control(status.clone(), asker.clone()));
+            let manual = Manual::new(Arc::clone(&self.intake), Arc::clone(&self.state), self.in_force.subscribe());
+            let (status, asker, manual) = (self.status.clone(), self.asker.clone(), Arc::new(manual));
+            self.post("control socket", OF_USE, INSTANT, move |_| {
+                control(status.clone(), asker.clone(), Arc::clone(&manual))
+            });
         }
     }
 

@@ -29,7 +29,9 @@ impl Daemon {
         self.asks.close();
         self.supervisor.dismiss("scheduler");
         // What waited has no row: the next start finds these instants missed and follows `missed`.
-        let waiting = self.intake.dispatch.stop().len();
+        let waiting = self.intake.dispatch.stop();
+        self.intake.reports.hands.drop_waiting(&waiting);
+        let waiting = waiting.len();
         tracing::info!(running = self.intake.dispatch.running(), waiting, event = %Event::Stopping, "stopping");
         self.drain(drain, signals).await;
         self.stop_recorder.cancel();

@@ -28,6 +28,7 @@ mod init;
 mod landing;
 mod man;
 mod metrics;
+mod once;
 mod outage;
 mod package;
 mod pool;
