@@ -57,7 +57,10 @@ impl Landing {
         let (used, limit) = (bytesize::ByteSize(stats.used), bytesize::ByteSize(stats.limit));
         let reason =
             format!("{used} of {limit} are in use, this tracker's share is {percent} %: its source is not asked");
-        Err(Error::NoRoom { reason, hint: Some("bring the database back, or raise daemon.spool_max".into()) })
+        Err(Error::NoRoom {
+            reason,
+            hint: Some("bring the database back, raise daemon.spool_max, or free some room on its disk".into()),
+        })
     }
 
     /// Keeps a payload for later. It is durable when this returns.

@@ -28,6 +28,8 @@ pub(super) trait Disk: Debug + Send + Sync {
     fn remove_dir(&self, dir: &Path) -> io::Result<()>;
     /// Makes the names in a directory last.
     fn sync_dir(&self, dir: &Path) -> io::Result<()>;
+    /// Bytes that can be written below a directory; the limit of a quota is not seen.
+    fn room(&self, dir: &Path) -> io::Result<u64>;
 }
 
 /// A file whose contents may not last yet. The handle it was written through: only that one is sure to be told of a
@@ -111,6 +113,11 @@ impl Disk for Files {
 
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         File::open(dir)?.sync_all()
+    }
+
+    fn room(&self, dir: &Path) -> io::Result<u64> {
+        let disk = rustix::fs::statvfs(dir)?;
+        Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
     }
 }
 

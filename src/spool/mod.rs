@@ -140,7 +140,7 @@ pub struct Stats {
     pub bad: u64,
     /// What entries, plans and bad files occupy.
     pub used: u64,
-    /// `daemon.spool_max`.
+    /// `daemon.spool_max`, or what there is room for on its disk.
     pub limit: u64,
 }
 
@@ -354,7 +354,11 @@ impl Spool {
 
     /// The numbers of this moment.
     pub fn stats(&self) -> Stats {
-        self.index().stats(self.limit.load(Ordering::Relaxed))
+        // Before the lock: a disk may take its time.
+        let room = self.disk.room(&self.places.entries()).unwrap_or(u64::MAX);
+        let mut stats = self.index().stats(self.limit.load(Ordering::Relaxed));
+        stats.limit = stats.limit.min(stats.used.saturating_add(room));
+        stats
     }
 
     /// Counts what is in `bad/` anew: people take files from there.

@@ -74,11 +74,11 @@ async fn a_session_ended_in_a_query_a_copy_or_a_commit_costs_its_transaction_onl
 }
 
 /// A file system of its own, a few megabytes large; gone when dropped.
-struct Small(tempfile::TempDir);
+pub(crate) struct Small(pub(crate) tempfile::TempDir);
 
 impl Small {
     /// Nothing where this process may not mount.
-    fn mount(data: &std::path::Path) -> Option<Small> {
+    pub(crate) fn mount(data: &std::path::Path) -> Option<Small> {
         let dir = tempfile::tempdir().unwrap();
         let owner = std::fs::metadata(data).unwrap();
         let options = format!("size=8m,mode=0700,uid={},gid={}", owner.uid(), owner.gid());

@@ -1,5 +1,6 @@
 //! Behaviour of `trackd run` while the database is away: what was fetched waits on disk, and lands as the same runs.
 
+use crate::faults::Small;
 use crate::support::daemon::{Home, PATIENCE, file_tracker};
 use crate::support::faulty::{Answer, Faulty};
 use crate::support::postgres::{Server, at_least, count, eventually};
@@ -229,4 +230,40 @@ async fn a_tracker_that_is_removed_while_the_database_is_away_has_a_row_for_each
     assert_eq!(count(&client, gaps).await, 0, "lost instants");
     let last = client.query_one("SELECT max(scheduled_at) FROM trackd.runs WHERE tracker = 'gone'", &[]).await.unwrap();
     assert!(last.get::<_, jiff::Timestamp>(0) >= still_there, "its end is missing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn on_a_disk_smaller_than_spool_max_what_is_worth_least_is_refused_first() {
+    let server = Server::own();
+    let database = server.database().await;
+    let trackers = file_tracker("s", "200ms").replace("\"snapshot\"", "\"state\"")
+        + &file_tracker("e", "200ms").replace("\"snapshot\"", "\"event\"");
+    let mut home = Home::new(&database, &trackers);
+    let Some(small) = Small::mount(&home.path("")) else {
+        return println!("skipped: this process may not mount a file system");
+    };
+    home.set("TRACKD_DAEMON__STATE_DIR", small.0.path().to_str().unwrap());
+    let body = format!(r#"{{"rows":[{{"k":"a","v":1}}],"more":"{}"}}"#, "x".repeat(200_000));
+    for name in ["s.json", "e.json"] {
+        home.put(name, &body);
+    }
+    let mut daemon = home.run();
+    daemon.says("run succeeded", 2).await;
+    server.kill();
+    daemon.says("no room on its disk", 1).await;
+    let log = daemon.log();
+    let at = |text: &str| log.lines().position(|line| line.contains(text));
+    let refused = log.lines().find(|line| line.contains("its source is not asked")).unwrap_or_default();
+    assert!(refused.contains("tracker=\"s\"") && refused.contains("share is 70 %"), "{log}");
+    assert!(at("its source is not asked") < at("no room on its disk"), "{log}");
+    server.start();
+    let client = database.client().await;
+    eventually("all that waits lands", PATIENCE, async || {
+        count(&client, "SELECT count(*) FROM trackd.runs WHERE status = 'running'").await == 0
+    })
+    .await;
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+    let waited = "SELECT count(*) FROM trackd.runs WHERE tracker = 'e' AND status = 'succeeded'";
+    assert!(count(&client, waited).await > 20, "{}", daemon.log());
 }
