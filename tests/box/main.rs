@@ -42,7 +42,7 @@ struct Options {
 type Case = (&'static str, fn(&Service<'_>) -> Outcome<()>);
 
 /// In this order: a boot ends what else runs in the box, and the last two are of the package.
-const CASES: [Case; 22] = [
+const CASES: &[Case] = &[
     ("the_unit_is_sound_and_exposed_to_at_most_1_1", sandbox::sound),
     ("ten_trackers_land_in_the_embedded_database_and_the_status_says_so", database::embedded),
     ("ten_trackers_land_in_the_system_s_database_by_peer_authentication", database::peer),

@@ -86,7 +86,7 @@ pub async fn files(stage: &Stage) -> Vec<String> {
         is_in(path, "bad") && (reason.is_empty() || reason.starts_with("its run failed: shape: "))
     };
     let waits = left.iter().any(|path| failed(path));
-    left.retain(|path| !failed(path) && !(waits && is_in(path, "plans")));
+    left.retain(|path| !(failed(path) || waits && is_in(path, "plans")));
     left.iter().map(|path| format!("left over: {}", path.display())).collect()
 }
 
