@@ -258,12 +258,8 @@ async fn on_a_disk_smaller_than_spool_max_what_is_worth_least_is_refused_first()
     assert!(at("its source is not asked") < at("no room on its disk"), "{log}");
     server.start();
     let client = database.client().await;
-    eventually("all that waits lands", PATIENCE, async || {
-        count(&client, "SELECT count(*) FROM trackd.runs WHERE status = 'running'").await == 0
-    })
-    .await;
+    // Of the others no more than the first few had landed before.
+    at_least(&client, "SELECT count(*) FROM trackd.runs WHERE tracker = 'e' AND status = 'succeeded'", 20).await;
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
-    let waited = "SELECT count(*) FROM trackd.runs WHERE tracker = 'e' AND status = 'succeeded'";
-    assert!(count(&client, waited).await > 20, "{}", daemon.log());
 }
