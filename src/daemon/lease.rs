@@ -88,7 +88,8 @@ pub(super) async fn keep(
             tokio::time::sleep(AGAIN).await;
             continue;
         };
-        if renewed.is_back && !std::mem::replace(&mut is_back_told, renewed.is_back) {
+        if renewed.is_back && !is_back_told {
+            is_back_told = true;
             let hint = "restart trackd: it makes the ledger whole again from where the database is";
             tracing::error!(hint, "the database lacks what it had: a restore, or a failover to a standby that lagged");
         }

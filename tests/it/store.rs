@@ -308,6 +308,7 @@ async fn an_event_is_corrected_when_asked_and_keeps_its_first_sight() {
     .await;
 }
 
+const STATE: &str = "CREATE TABLE t (k text PRIMARY KEY, v int, updated_at timestamptz, run_id uuid)";
 const CHANGE: &str = "CREATE TABLE t (k text, v int, valid_from timestamptz, valid_to timestamptz, run_id uuid, PRIMARY KEY (k, valid_from)); \
                       CREATE UNIQUE INDEX ON t (k) WHERE valid_to IS NULL";
 
@@ -338,7 +339,7 @@ async fn a_change_keeps_the_open_version_of_what_is_gone_when_asked() {
 #[tokio::test]
 async fn a_state_is_how_it_is_now() {
     both_ways(
-        "CREATE TABLE t (k text PRIMARY KEY, v int, updated_at timestamptz, run_id uuid)",
+        STATE,
         History::State { absent: Absent::Delete },
         &[(DAY_1, &[("a", 1), ("b", 1)], 2), (DAY_2, &[("a", 1), ("b", 2)], 1), (DAY_3, &[("b", 2)], 1)],
         "SELECT k || v || updated_at::date FROM t WHERE k < 'pad' ORDER BY k",
@@ -350,7 +351,7 @@ async fn a_state_is_how_it_is_now() {
 #[tokio::test]
 async fn a_run_of_an_earlier_instant_that_lands_later_leaves_a_later_state_alone() {
     both_ways(
-        "CREATE TABLE t (k text PRIMARY KEY, v int, updated_at timestamptz, run_id uuid)",
+        STATE,
         History::State { absent: Absent::Delete },
         &[(DAY_2, &[("a", 2), ("b", 2)], 2), (DAY_1, &[("a", 1), ("c", 1)], 1), (DAY_3, &[("a", 3), ("b", 2)], 2)],
         "SELECT k || v || updated_at::date FROM t WHERE k < 'pad' ORDER BY k",
@@ -416,7 +417,7 @@ async fn versions_are_the_same_in_whatever_order_runs_land() {
 #[tokio::test]
 async fn a_state_is_the_latest_instants_in_whatever_order_runs_land() {
     in_any_order(
-        "CREATE TABLE t (k text PRIMARY KEY, v int, updated_at timestamptz, run_id uuid)",
+        STATE,
         History::State { absent: Absent::Delete },
         WAVERING,
         "SELECT k || v FROM t WHERE k < 'pad' ORDER BY k",
