@@ -1,7 +1,8 @@
 //! Where rows land: the embedded database, the system's own, and none for a while.
 
-use crate::machine::{Outcome, expect};
+use crate::machine::{Outcome, PATIENCE, PAUSE, expect};
 use crate::service::{PEER, Service, config, of_file};
+use std::time::Instant;
 
 fn ten() -> String {
     (0..10).map(|number| of_file(&format!("t{number}"))).collect()
@@ -52,7 +53,7 @@ pub fn away(service: &Service<'_>) -> Outcome<()> {
 }
 
 /// All units go and come as at a boot, and PostgreSQL does not come. systemd 252 has no soft-reboot: there the manager
-/// itself stays.
+/// itself stays. Nobody is inside meanwhile: who is stopped there, as all are before they are killed, stands still out here.
 pub fn booted(service: &Service<'_>) -> Outcome<()> {
     service.fresh(&config(PEER, &of_file("a")))?;
     service.lands_more("a", 2)?;
@@ -60,10 +61,20 @@ pub fn booted(service: &Service<'_>) -> Outcome<()> {
     let server = machine.run("systemctl list-units --plain --no-legend 'postgresql@*' | cut -d' ' -f1")?;
     machine.run(&format!("systemctl enable trackd && systemctl mask {server}"))?;
     machine.write("/run/systemd/system/low.target", "[Unit]\nRequires=basic.target\nAllowIsolate=yes\n")?;
+    let back = "[Unit]\nAfter=trackd.service\n[Service]\nType=oneshot\nExecStart=touch /run/is-back\n";
+    machine.write("/run/systemd/system/back.service", back)?;
+    let wants = "/run/systemd/system/multi-user.target.wants";
+    machine.run(&format!("mkdir -p {wants} && ln -s ../back.service {wants}/"))?;
     machine.run(
         "if systemctl --help | grep -q soft-reboot; then systemctl soft-reboot; \
          else systemctl daemon-reload && systemctl isolate low.target && systemctl isolate default.target; fi",
     )?;
+    let begun = Instant::now();
+    while !machine.has("/run/is-back")? {
+        expect(begun.elapsed() < PATIENCE, || "it did not come back".into())?;
+        std::thread::sleep(PAUSE);
+    }
+    machine.run(&format!("rm {wants}/back.service"))?;
     service.becomes("StatusText", "'degraded since 20'*")?;
     service.tells("stopped", 1, &since)?;
     service.tells("degraded", 1, &since)?;

@@ -9,7 +9,9 @@ use std::time::{Duration, Instant};
 
 /// How long anything may take that is waited for.
 pub const PATIENCE: Duration = Duration::from_secs(60);
-const PAUSE: Duration = Duration::from_millis(100);
+pub const PAUSE: Duration = Duration::from_millis(100);
+/// How long one call of the script may take: the first makes a root. What is stuck then is ended.
+const LONGEST: &str = "1200";
 /// PostgreSQL for all databases, ca-certificates for the test of https; openssl and perl come with them.
 const PACKAGES: &str = "postgresql,ca-certificates";
 
@@ -115,6 +117,12 @@ impl Machine {
         }
     }
 
+    /// Whether there is such a file; nobody goes in to look.
+    pub fn has(&self, path: &str) -> Outcome<bool> {
+        let copy = tempfile::tempdir().map_err(|error| format!("a temporary directory: {error}"))?;
+        Ok(self.call("get", &[path, &copy.path().display().to_string()], None)?.code == Some(0))
+    }
+
     /// Writes a file, and the directories above it.
     pub fn write(&self, path: &str, text: &str) -> Outcome<()> {
         let shell = format!("mkdir -p \"$(dirname {path})\" && cat >{path}");
@@ -135,7 +143,8 @@ impl Machine {
     }
 
     fn call(&self, what: &str, words: &[&str], input: Option<&str>) -> Outcome<Said> {
-        let mut command = Command::new(&self.script);
+        let mut command = Command::new("timeout");
+        command.args(["--kill-after=10", LONGEST]).arg(&self.script);
         // From a file, not a pipe: what is started inside and goes on would hold a pipe open.
         let out = tempfile::tempfile().map_err(|error| format!("a temporary file: {error}"))?;
         let copy = |file: &std::fs::File| file.try_clone().map_err(|error| error.to_string());
