@@ -4,6 +4,7 @@
 //!  POST /control/reload       reloads; answers when it is over       200, or 422 with every fault
 //!  POST /control/rehearsal    what a reload would change             200, or 422 with every fault
 //!  POST /control/once         runs trackers now, and waits for them  200, 422 for a wish that cannot be, or 503
+//!  POST /control/spool        looks at the spool's files, lands one  200, 422 for a wish that cannot be, 503 or 500
 //!  GET  /api/runs             runs of the ledger, newest first       200, or 503
 //!  everything the pages have
 //! ```
@@ -14,12 +15,16 @@ use super::connections::{self, Bounds, Door};
 use super::routes;
 use super::socket::Socket;
 use crate::status::{ByHand, Reload, Run, Status};
+use axum::body::{Body, Bytes};
 use axum::extract::{Extension, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
+use futures_util::stream::BoxStream;
+use std::convert::Infallible;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
@@ -36,6 +41,7 @@ pub const RUNS: u32 = 10_000;
 
 type DoReload = dyn Fn(Wish) -> BoxFuture<'static, Option<Reload>> + Send + Sync;
 type DoOnce = dyn Fn(String, OnceWish) -> BoxFuture<'static, Result<Vec<ByHand>, Refusal>> + Send + Sync;
+type AskSpool = dyn Fn(String, SpoolWish) -> BoxFuture<'static, Result<SpoolAnswer, Refusal>> + Send + Sync;
 type ReadRuns = dyn Fn(RunsWish) -> BoxFuture<'static, Result<Vec<Run>, String>> + Send + Sync;
 
 /// What can be asked of a daemon.
@@ -46,6 +52,8 @@ pub struct Control {
     pub reload: Arc<DoReload>,
     /// Runs trackers now, and waits for what becomes of them; first who asks, for the log.
     pub once: Arc<DoOnce>,
+    /// Looks at the spool, whose directory is the daemon's own, or lands a file of it; first who asks, for the log.
+    pub spool: Arc<AskSpool>,
     /// Runs of the ledger, newest first, or why they cannot be read.
     pub runs: Arc<ReadRuns>,
 }
@@ -66,6 +74,30 @@ pub struct OnceWish {
     pub trackers: Option<Vec<String>>,
 }
 
+/// What is asked of the spool.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SpoolWish {
+    /// What waits, of one tracker or of all.
+    Ls { tracker: Option<String> },
+    /// What is not whole.
+    Check,
+    /// The payload of a file that waits.
+    Read { tracker: String, file: PathBuf },
+    /// What was set aside, of one tracker or of all.
+    Aside { tracker: Option<String> },
+    /// To land a file that was set aside, by the plan of its time or by the configuration in force.
+    Land { tracker: String, file: PathBuf, current: bool },
+}
+
+/// What the spool answers.
+pub enum SpoolAnswer {
+    /// As JSON.
+    Found(serde_json::Value),
+    /// A payload: what is known of it, one line of JSON, and its body; in pieces, as it may be large.
+    Payload(BoxStream<'static, Bytes>),
+}
+
 /// Why what was asked for is not done, for people.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Refusal {
@@ -73,6 +105,8 @@ pub enum Refusal {
     Wish(String),
     /// It cannot be done now.
     Now(String),
+    /// It was tried.
+    Failed(String),
 }
 
 /// Which runs.
@@ -97,6 +131,7 @@ pub async fn serve(socket: &Socket, control: Control) -> io::Result<()> {
         .route("/control/reload", post(reload))
         .route("/control/rehearsal", post(rehearse))
         .route("/control/once", post(once))
+        .route("/control/spool", post(spool))
         .route("/api/runs", get(runs));
     let router = asking.with_state(control.clone()).merge(routes::router(control.status, true));
     let door = Guarded { listener, path: socket.path().to_owned(), router };
@@ -174,11 +209,24 @@ async fn once(
     }
 }
 
+async fn spool(
+    State(control): State<Control>,
+    Extension(Peer(by)): Extension<Peer>,
+    Json(wish): Json<SpoolWish>,
+) -> Response {
+    match (control.spool)(by, wish).await {
+        Ok(SpoolAnswer::Found(found)) => Json(found).into_response(),
+        Ok(SpoolAnswer::Payload(pieces)) => Body::from_stream(pieces.map(Ok::<_, Infallible>)).into_response(),
+        Err(refusal) => refusal.into_response(),
+    }
+}
+
 impl IntoResponse for Refusal {
     fn into_response(self) -> Response {
         match self {
             Refusal::Wish(why) => (StatusCode::UNPROCESSABLE_ENTITY, why).into_response(),
             Refusal::Now(why) => (StatusCode::SERVICE_UNAVAILABLE, why).into_response(),
+            Refusal::Failed(why) => (StatusCode::INTERNAL_SERVER_ERROR, why).into_response(),
         }
     }
 }
@@ -193,6 +241,15 @@ async fn runs(State(control): State<Control>, Query(wish): Query<RunsWish>) -> R
 impl std::fmt::Debug for Control {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Control").finish_non_exhaustive()
+    }
+}
+
+impl std::fmt::Debug for SpoolAnswer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            SpoolAnswer::Found(found) => f.debug_tuple("Found").field(found).finish(),
+            SpoolAnswer::Payload(_) => f.debug_tuple("Payload").finish_non_exhaustive(),
+        }
     }
 }
 

@@ -11,7 +11,7 @@
 use super::failure::Failure;
 use crate::admin::socket::NAME;
 use crate::config::{self, Environment};
-use axum::body::Body;
+use axum::body::{Body, Bytes};
 use axum::http::{Method, Request, StatusCode, header, request};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -49,7 +49,8 @@ pub(super) enum Away {
 #[derive(Debug)]
 pub(super) struct Answer {
     pub(super) status: StatusCode,
-    body: Vec<u8>,
+    is_json: bool,
+    body: Bytes,
 }
 
 impl Control {
@@ -98,19 +99,50 @@ impl Control {
     /// # Errors
     /// No connection, or the daemon ended before it had answered.
     pub(super) async fn ask(&self, method: Method, target: &str) -> io::Result<Answer> {
-        self.send(Request::builder().method(method).uri(target), Body::empty()).await
+        self.send(Request::builder().method(method).uri(target), Body::empty(), ANSWER).await
     }
 
-    /// Asks once, with a value as JSON. As `ask`.
+    /// Asks for something to be done, and waits for the answer, at most so long. `what` is the command that asks.
     ///
     /// # Errors
-    /// As of `ask`.
-    pub(super) async fn tell(&self, target: &str, value: &impl Serialize) -> io::Result<Answer> {
-        let request = Request::builder().method(Method::POST).uri(target);
-        self.send(request.header(header::CONTENT_TYPE, "application/json"), serde_json::to_vec(value)?.into()).await
+    /// The daemon refuses (64 where the wish is at fault, 69 where it cannot be done now), fails, ends, or is silent.
+    pub(super) async fn want(
+        &self,
+        what: &str,
+        target: &str,
+        wish: &impl Serialize,
+        patience: Duration,
+    ) -> Result<Answer, Failure> {
+        self.want_large(what, target, wish, patience, ANSWER).await
     }
 
-    async fn send(&self, request: request::Builder, body: Body) -> io::Result<Answer> {
+    /// As `want`, for an answer of up to so many bytes.
+    pub(super) async fn want_large(
+        &self,
+        what: &str,
+        target: &str,
+        wish: &impl Serialize,
+        patience: Duration,
+        most: usize,
+    ) -> Result<Answer, Failure> {
+        let request = Request::builder().method(Method::POST).uri(target);
+        let request = request.header(header::CONTENT_TYPE, "application/json");
+        let body = serde_json::to_vec(wish).map_err(io::Error::from)?;
+        let Ok(answer) = tokio::time::timeout(patience, self.send(request, body.into(), most)).await else {
+            let waited = humantime::format_duration(patience);
+            return Err(Failure::work(format!("{what}: the daemon did not answer within {waited}")));
+        };
+        let answer = answer.map_err(|error| Failure::work(format!("{what}: the daemon went away: {error}")))?;
+        match answer.status {
+            StatusCode::OK => Ok(answer),
+            StatusCode::UNPROCESSABLE_ENTITY => Err(Failure::usage(answer.text())),
+            StatusCode::SERVICE_UNAVAILABLE => Err(Failure::no_daemon(format!("{what}: {}", answer.text()))),
+            StatusCode::INTERNAL_SERVER_ERROR => Err(Failure::work(format!("{what}: {}", answer.text()))),
+            status => Err(Failure::work(format!("{what}: the daemon answered {status}: {}", answer.text()))),
+        }
+    }
+
+    async fn send(&self, request: request::Builder, body: Body, most: usize) -> io::Result<Answer> {
         let stream = UnixStream::connect(&self.path).await?;
         let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(io::Error::other)?;
         let request = request.header(header::HOST, "localhost").header(header::CONNECTION, "close");
@@ -118,8 +150,9 @@ impl Control {
         let answered = async {
             let response = sender.send_request(request).await.map_err(io::Error::other)?;
             let status = response.status();
-            let body = axum::body::to_bytes(Body::new(response.into_body()), ANSWER).await.map_err(io::Error::other)?;
-            Ok(Answer { status, body: body.into() })
+            let is_json = response.headers().get(header::CONTENT_TYPE).is_some_and(|ty| ty == "application/json");
+            let body = axum::body::to_bytes(Body::new(response.into_body()), most).await.map_err(io::Error::other)?;
+            Ok(Answer { status, is_json, body })
         };
         // The connection moves only while it is polled; its own error is the answer's, too.
         let (answer, _) = tokio::join!(answered, connection);
@@ -168,6 +201,15 @@ impl Answer {
         serde_json::from_slice(&self.body).map_err(|error| {
             io::Error::new(ErrorKind::InvalidData, format!("the daemon is of another version: {error}"))
         })
+    }
+
+    /// Whether it says that it holds one.
+    pub(super) fn is_json(&self) -> bool {
+        self.is_json
+    }
+
+    pub(super) fn into_body(self) -> Bytes {
+        self.body
     }
 
     /// As one line.

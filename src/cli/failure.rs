@@ -1,6 +1,7 @@
 //! Why a command failed, and the exit code that says so.
 
 use super::print;
+use crate::admin::control::Refusal;
 use crate::daemon::ledger::Unusable;
 use crate::log;
 use crate::spool;
@@ -53,6 +54,17 @@ impl Failure {
     pub(super) fn with_hint(mut self, hint: Option<String>) -> Failure {
         self.hint = hint;
         self
+    }
+
+    /// For who asked the daemon.
+    pub(super) fn into_refusal(self) -> Refusal {
+        let hint = self.hint.map_or_else(String::new, |hint| format!(" ({hint})"));
+        let told = self.message + &hint;
+        match self.code {
+            USAGE => Refusal::Wish(told),
+            UNAVAILABLE => Refusal::Now(told),
+            _ => Refusal::Failed(told),
+        }
     }
 
     pub(super) fn message(&self) -> &str {
@@ -121,6 +133,8 @@ impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Failure {
         match error.kind() {
             std::io::ErrorKind::BrokenPipe => Failure { code: 0, message: String::new(), hint: None },
+            // Of what was read; says itself what it is.
+            std::io::ErrorKind::InvalidData => Failure::work(error.to_string()),
             _ => Failure::work(format!("write: {error}")),
         }
     }

@@ -28,6 +28,7 @@ mod replay;
 mod run;
 mod runs;
 mod spool;
+mod spooled;
 mod status;
 
 use crate::config::{self, Config, Environment};
@@ -142,7 +143,7 @@ async fn dispatch(cli: Cli, signals: Option<std::io::Result<Signals>>) -> Result
         Command::Once(args) => once::once(path, args).await,
         Command::Status(args) => status::status(path, args).await,
         Command::Runs(args) => runs::runs(path, args).await,
-        Command::Spool(command) => spool::spool(&load(path)?, command).await,
+        Command::Spool(command) => spool::spool(path, command).await,
         Command::Init(args) => init::init(&load(path)?, args).await,
         Command::Migrate => migrate::migrate(&load(path)?).await,
         Command::Prune(args) => maintain::prune(&load(path)?, args).await,

@@ -14,7 +14,6 @@ use crate::shape::decode;
 use crate::source::Hosts;
 use crate::status::{ByHand, Kind, Run, RunStatus};
 use crate::store::{ledger, notify};
-use axum::http::StatusCode;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -50,18 +49,7 @@ pub(super) async fn once(explicit: Option<&Path>, args: Args) -> Result<(), Fail
 
 async fn by_daemon(control: &Control, args: Args) -> Result<(), Failure> {
     let wish = OnceWish { trackers: (!args.all).then_some(args.names) };
-    let asked = tokio::time::timeout(PATIENCE, control.tell("/control/once", &wish)).await;
-    let answer = asked.map_err(|_| Failure::work(format!("once: the daemon did not answer within {PATIENCE:?}")))?;
-    let answer = answer.map_err(|error| {
-        let hint = "a run that had begun may have ended: trackd runs tells".to_owned();
-        Failure::work(format!("once: the daemon went away: {error}")).with_hint(Some(hint))
-    })?;
-    match answer.status {
-        StatusCode::OK => tell(answer.json()?, args.json),
-        StatusCode::UNPROCESSABLE_ENTITY => Err(Failure::usage(answer.text())),
-        StatusCode::SERVICE_UNAVAILABLE => Err(Failure::no_daemon(format!("once: {}", answer.text()))),
-        status => Err(Failure::work(format!("once: the daemon answered {status}: {}", answer.text()))),
-    }
+    tell(control.want("once", "/control/once", &wish, PATIENCE).await?.json()?, args.json)
 }
 
 /// The runs that ended, and of each other why it has not.

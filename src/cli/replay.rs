@@ -1,16 +1,24 @@
-//! `trackd spool replay`: lands now what was set aside, beside the daemon or without one.
+//! `trackd spool replay`: lands now what was set aside; the daemon does, if one runs.
 
+use super::control::Control;
 use super::database::Database;
 use super::failure::Failure;
 use super::print;
+use super::spooled::{self, Aside, Spooled};
+use crate::admin::control::SpoolWish;
+use crate::blocking::OneThread;
 use crate::config::Config;
 use crate::run::{Recipe, Replay, Replayed, Shared};
-use crate::spool::{Bad, Entry, Found, Listed, SetAside};
+use crate::spool::{self, Bad, Entry, Found, Listed, SetAside};
 use crate::store::notify;
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+/// How long the disk may be at what was asked of it before.
+const DISK: Duration = Duration::from_secs(30);
 
 #[derive(Debug, clap::Args)]
 pub(super) struct Args {
@@ -24,65 +32,88 @@ pub(super) struct Args {
     json: bool,
 }
 
-/// A file, and what became of it.
+/// A file, for people.
 #[derive(Debug, Serialize)]
 struct Line {
     tracker: Option<String>,
     scheduled_at: Option<Timestamp>,
-    outcome: What,
-    rows: Option<i64>,
-    reason: Option<String>,
+    #[serde(flatten)]
+    became: Became,
     file: PathBuf,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+/// What became of a file.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct Became {
+    pub(super) outcome: What,
+    /// Rows written.
+    rows: Option<i64>,
+    /// Why it stays.
+    reason: Option<String>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-enum What {
+pub(super) enum What {
     Landed,
     Failed,
     NotWhole,
     Elsewhere,
 }
 
-pub(super) async fn replay(config: &Config, dir: &Path, args: Args) -> Result<(), Failure> {
-    let bad = Bad::new(dir);
-    let (mut listed, mut foreign) = bad.files()?;
-    if let Some(name) = &args.name {
-        listed.retain(|listed| listed.tracker == *name);
-        foreign.clear();
-        if listed.is_empty() && !config.trackers.iter().any(|tracker| tracker.name == *name) {
-            return Err(super::once::unknown(config, name));
+impl What {
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            What::Landed => "landed",
+            What::Failed => "failed",
+            What::NotWhole => "not whole",
+            What::Elsewhere => "elsewhere",
         }
     }
-    let mut lines = Vec::with_capacity(listed.len() + foreign.len());
-    let landed = match listed.is_empty() {
-        true => Ok(()),
-        false => land_all(config, &bad, &listed, args.current, &mut lines).await,
+}
+
+pub(super) async fn replay(spooled: &Spooled, args: Args) -> Result<(), Failure> {
+    let Aside { listed, others } = spooled.aside(args.name).await?;
+    let mut lines = Vec::with_capacity(listed.len() + others.len());
+    let landed = match spooled {
+        _ if listed.is_empty() => Ok(()),
+        Spooled::Daemon(control) => by_daemon(control, listed, args.current, &mut lines).await,
+        Spooled::Here(config) => here(config, listed, args.current, &mut lines).await,
     };
-    lines.extend(foreign.into_iter().map(Line::foreign));
+    lines.extend(others.into_iter().map(Line::other));
     show(&lines, args.json)?;
     landed?;
-    let stay = lines.iter().filter(|line| line.outcome != What::Landed).count();
+    let stay = lines.iter().filter(|line| line.became.outcome != What::Landed).count();
     if stay == 0 { Ok(()) } else { Err(Failure::work(format!("{stay} of {} files stay set aside", lines.len()))) }
 }
 
-/// Up to the first that finds the database away.
-async fn land_all(
-    config: &Config,
-    bad: &Bad,
-    listed: &[Listed],
+/// Up to the first that the daemon cannot land now.
+async fn by_daemon(
+    control: &Control,
+    listed: Vec<Listed>,
     current: bool,
     lines: &mut Vec<Line>,
 ) -> Result<(), Failure> {
+    for listed in listed {
+        let (tracker, file) = (listed.tracker.clone(), listed.file.clone());
+        let became: Option<Became> = spooled::ask(control, SpoolWish::Land { tracker, file, current }).await?;
+        lines.extend(became.map(|became| Line::of(listed, became)));
+    }
+    Ok(())
+}
+
+/// Up to the first that finds the database away.
+async fn here(config: &Config, listed: Vec<Listed>, current: bool, lines: &mut Vec<Line>) -> Result<(), Failure> {
     let database = Database::of(config)?;
     database.migrate().await?;
     database.instance().renew(database.pool(), None).await?;
     let (notifier, inbox) = notify::channel();
     let shared = Shared::without_spool(database.pool().clone(), Arc::clone(database.instance()), notifier);
-    let mut replay = Replay::new(&shared);
+    let mut lander = Lander::new(Replay::new(&shared));
     let landing = async {
         for listed in listed {
-            lines.extend(land(config, bad, listed, current, &mut replay).await?);
+            let became = lander.land(config, &listed.tracker, &listed.file, current).await?;
+            lines.extend(became.map(|became| Line::of(listed, became)));
         }
         Ok(())
     };
@@ -96,36 +127,67 @@ async fn land_all(
     done
 }
 
-/// `None`: somebody took the file away.
-async fn land(
-    config: &Config,
-    bad: &Bad,
-    listed: &Listed,
-    current: bool,
-    replay: &mut Replay,
-) -> Result<Option<Line>, Failure> {
-    let mut entry = match bad.read(listed)? {
-        Found::Whole(entry, _) => *entry,
-        Found::Bad(reason) => return Ok(Some(Line::of(listed, What::NotWhole, Some(reason)))),
-        Found::Gone => return Ok(None),
-    };
-    let replayed = match current.then(|| reshape(config, &mut entry)) {
-        Some(Err(reason)) => Replayed::Failed(reason),
-        _ => replay.land(entry).await?,
-    };
-    match replayed {
-        Replayed::Landed(run) => {
-            bad.landed(listed)?;
-            Ok(Some(Line { rows: Some(run.rows_written), ..Line::of(listed, What::Landed, None) }))
-        }
-        Replayed::Failed(reason) => {
-            bad.stays(listed, &format!("its run failed: {reason}"))?;
-            Ok(Some(Line::of(listed, What::Failed, Some(reason))))
-        }
-        Replayed::Elsewhere => {
-            let reason = "another trackd is at this run".to_owned();
-            Ok(Some(Line::of(listed, What::Elsewhere, Some(reason))))
-        }
+/// Lands files that were set aside, for who asks here or asks the daemon.
+#[derive(Debug)]
+pub(super) struct Lander {
+    thread: OneThread,
+    replay: Replay,
+}
+
+impl Lander {
+    pub(super) fn new(replay: Replay) -> Lander {
+        Lander { thread: OneThread::new(), replay }
+    }
+
+    /// Lands one; `None`: somebody took the file away.
+    ///
+    /// Cancel safety: as a run's. One that has landed and is still there is known as landed the next time.
+    ///
+    /// # Errors
+    /// The disk, or the database: what became of it is not known, and it may be tried again.
+    pub(super) async fn land(
+        &mut self,
+        config: &Config,
+        tracker: &str,
+        file: &Path,
+        current: bool,
+    ) -> Result<Option<Became>, Failure> {
+        let found = self.on_disk(config, tracker, file, |bad, tracker, file| bad.read(tracker, file)).await?;
+        let mut entry = match found {
+            Found::Whole(entry, _) => *entry,
+            Found::Bad(reason) => return Ok(Some(Became::not(What::NotWhole, reason))),
+            Found::Gone => return Ok(None),
+        };
+        let replayed = match current.then(|| reshape(config, &mut entry)) {
+            Some(Err(reason)) => Replayed::Failed(reason),
+            _ => self.replay.land(entry).await?,
+        };
+        Ok(Some(match replayed {
+            Replayed::Landed(run) => {
+                self.on_disk(config, tracker, file, |bad, tracker, file| bad.landed(tracker, file)).await?;
+                Became { outcome: What::Landed, rows: Some(run.rows_written), reason: None }
+            }
+            Replayed::Failed(reason) => {
+                let told = format!("its run failed: {reason}");
+                self.on_disk(config, tracker, file, move |bad, tracker, file| bad.stays(tracker, file, &told)).await?;
+                Became::not(What::Failed, reason)
+            }
+            Replayed::Elsewhere => Became::not(What::Elsewhere, "another trackd is at this run".into()),
+        }))
+    }
+
+    /// On one thread, for the disk may hang.
+    async fn on_disk<T: Send + 'static>(
+        &self,
+        config: &Config,
+        tracker: &str,
+        file: &Path,
+        work: impl FnOnce(&Bad, &str, &Path) -> Result<T, spool::Error> + Send + 'static,
+    ) -> Result<T, Failure> {
+        let (bad, tracker, file) = (Bad::new(&spooled::dir(config)), tracker.to_owned(), file.to_owned());
+        let begun = self.thread.start(DISK, move || work(&bad, &tracker, &file)).await;
+        let begun = begun.map_err(|_| Failure::work(format!("the spool's disk does not answer within {DISK:?}")))?;
+        Ok(begun.await.map_err(|error| Failure::work(error.to_string()))??)
     }
 }
 
@@ -138,14 +200,19 @@ fn reshape(config: &Config, entry: &mut Entry) -> Result<(), String> {
     Ok(())
 }
 
+impl Became {
+    fn not(outcome: What, reason: String) -> Became {
+        Became { outcome, rows: None, reason: Some(reason) }
+    }
+}
+
 impl Line {
-    fn of(listed: &Listed, outcome: What, reason: Option<String>) -> Line {
-        let (tracker, scheduled_at) = (Some(listed.tracker.clone()), Some(listed.scheduled_at));
-        Line { tracker, scheduled_at, outcome, rows: None, reason, file: listed.file.clone() }
+    fn of(listed: Listed, became: Became) -> Line {
+        Line { tracker: Some(listed.tracker), scheduled_at: Some(listed.scheduled_at), became, file: listed.file }
     }
 
-    fn foreign(SetAside { file, reason }: SetAside) -> Line {
-        Line { tracker: None, scheduled_at: None, outcome: What::NotWhole, rows: None, reason: Some(reason), file }
+    fn other(SetAside { file, reason }: SetAside) -> Line {
+        Line { tracker: None, scheduled_at: None, became: Became::not(What::NotWhole, reason), file }
     }
 }
 
@@ -157,20 +224,14 @@ fn show(lines: &[Line], json: bool) -> Result<(), Failure> {
         return print::line("nothing is set aside");
     }
     let row = |line: &Line| {
-        let outcome = match line.outcome {
-            What::Landed => "landed",
-            What::Failed => "failed",
-            What::NotWhole => "not whole",
-            What::Elsewhere => "elsewhere",
-        };
         let at = line.scheduled_at.map_or_else(|| line.file.display().to_string(), print::time);
-        let rows = line.rows.map_or_else(String::new, |rows| rows.to_string());
+        let rows = line.became.rows.map_or_else(String::new, |rows| rows.to_string());
         vec![
             line.tracker.clone().unwrap_or_default(),
             at,
-            outcome.into(),
+            line.became.outcome.name().into(),
             rows,
-            line.reason.clone().unwrap_or_default(),
+            line.became.reason.clone().unwrap_or_default(),
         ]
     };
     print::table(&["tracker", "scheduled at", "outcome", "rows", "reason"], &lines.iter().map(row).collect::<Vec<_>>())

@@ -1,7 +1,7 @@
 //! `trackd run`: the daemon, put together from its rooms.
 
 use super::alert;
-use super::answers;
+use super::answers::{self, Desk};
 use super::database::Database;
 use super::failure::Failure;
 use super::pages::Pages;
@@ -59,6 +59,7 @@ pub(super) async fn daemon(
     let hosts = Hosts::new(config.daemon.per_host);
     let shared = Shared { pool, hosts, instance, notifier, spool: Some(Arc::clone(&spool)), open: database.opened() };
     let backlog = Arc::new(Backlog::new(spool, &shared));
+    let desk = Arc::new(Desk::new(&shared));
     let identity = Identity { instance: shared.instance.name().to_owned(), run_id: ledger::run_id };
     let (statement_timeout, pool) = (config.database.statement_timeout, database.pool().clone());
     let (database_pool, watched) = (pool.clone(), Arc::clone(&database));
@@ -77,7 +78,7 @@ pub(super) async fn daemon(
         identity,
         pages: Some(pages.serve()),
         listen: pages.change(),
-        control: socket.map(|socket| answers::control(socket, database_pool)),
+        control: socket.map(|socket| answers::control(socket, database_pool, desk)),
         services: vec![
             service(
                 "database",

@@ -1,9 +1,11 @@
-//! `trackd spool`: what waits for the database, and what was set aside, beside the daemon or without one.
+//! `trackd spool`: what waits for the database, and what was set aside.
+//!
+//! Must not know: where the files are, and who reads them.
 
 use super::failure::Failure;
+use super::spooled::{Payload, Spooled, Unread};
 use super::{print, replay};
-use crate::config::Config;
-use crate::spool::{Found, Listed, Look, SetAside};
+use crate::spool::{Listed, Report, SetAside};
 use std::fs::{DirBuilder, File};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -37,35 +39,28 @@ pub(super) enum Command {
     Replay(replay::Args),
 }
 
-pub(super) async fn spool(config: &Config, command: Command) -> Result<(), Failure> {
-    let dir = config.daemon.state_dir.join("spool");
-    let look = Look::new(&dir);
+pub(super) async fn spool(explicit: Option<&Path>, command: Command) -> Result<(), Failure> {
+    let spooled = Spooled::find(explicit).await?;
     match command {
-        Command::Ls { name, json } => ls(config, &look, name.as_deref(), json),
-        Command::Check { json } => check(&look, json),
-        Command::Export { name, to } => export(config, &look, name.as_deref(), &to),
-        Command::Replay(args) => replay::replay(config, &dir, args).await,
+        Command::Ls { name, json } => ls(&spooled.waiting(name).await?, json),
+        Command::Check { json } => check(&spooled.check().await?, json),
+        Command::Export { name, to } => export(&spooled, name, &to).await,
+        Command::Replay(args) => replay::replay(&spooled, args).await,
     }
 }
 
-fn ls(config: &Config, look: &Look, name: Option<&str>, json: bool) -> Result<(), Failure> {
-    let listed = chosen(config, look, name)?;
+fn ls(listed: &[Listed], json: bool) -> Result<(), Failure> {
     if json {
-        return print::json_lines(&listed);
+        return print::json_lines(listed);
     }
     let row = |listed: &Listed| {
-        vec![
-            listed.tracker.clone(),
-            print::time(listed.scheduled_at),
-            listed.bytes.to_string(),
-            listed.file.display().to_string(),
-        ]
+        let file = listed.file.display().to_string();
+        vec![listed.tracker.clone(), print::time(listed.scheduled_at), listed.bytes.to_string(), file]
     };
     print::table(&["tracker", "scheduled at", "bytes", "file"], &listed.iter().map(row).collect::<Vec<_>>())
 }
 
-fn check(look: &Look, json: bool) -> Result<(), Failure> {
-    let report = look.check()?;
+fn check(report: &Report, json: bool) -> Result<(), Failure> {
     let all =
         || report.bad.iter().map(|bad| ("waits", bad)).chain(report.set_aside.iter().map(|bad| ("set aside", bad)));
     if json {
@@ -89,19 +84,19 @@ fn check(look: &Look, json: bool) -> Result<(), Failure> {
     }
 }
 
-fn export(config: &Config, look: &Look, name: Option<&str>, to: &Path) -> Result<(), Failure> {
+async fn export(spooled: &Spooled, name: Option<String>, to: &Path) -> Result<(), Failure> {
     let (mut whole, mut bad) = (0, 0);
-    for listed in chosen(config, look, name)? {
-        match look.read(&listed)? {
-            Found::Whole(entry, meta) => {
-                write(to, &listed.file, &entry.body, &meta).map_err(|(path, error)| failed(&path, &error))?;
+    for listed in spooled.waiting(name).await? {
+        match spooled.read(&listed).await? {
+            Payload::Whole { meta, body } => {
+                write(to, &listed.file, &body, &meta).map_err(|(path, error)| failed(&path, &error))?;
                 whole += 1;
             }
-            Found::Bad(reason) => {
+            Payload::Not(Unread::Bad(reason)) => {
                 print::diagnostic(format!("{}: {reason}", listed.file.display()));
                 bad += 1;
             }
-            Found::Gone => {}
+            Payload::Not(Unread::Gone) => {}
         }
     }
     print::line(format!("{whole} payloads copied to {}", to.display()))?;
@@ -127,16 +122,4 @@ fn failed(path: &Path, error: &std::io::Error) -> Failure {
     let is_there = error.kind() == std::io::ErrorKind::AlreadyExists;
     Failure::work(format!("write {}: {error}", path.display()))
         .with_hint(is_there.then(|| "nothing is replaced: name a directory that is empty, or not there".into()))
-}
-
-/// What waits, of one tracker or of all.
-fn chosen(config: &Config, look: &Look, name: Option<&str>) -> Result<Vec<Listed>, Failure> {
-    let (mut listed, _) = look.entries()?;
-    let Some(name) = name else { return Ok(listed) };
-    listed.retain(|listed| listed.tracker == name);
-    // One that left the configuration may still wait; one that has neither is misspelt.
-    if listed.is_empty() && !config.trackers.iter().any(|tracker| tracker.name == name) {
-        return Err(super::once::unknown(config, name));
-    }
-    Ok(listed)
 }

@@ -31,7 +31,7 @@ pub const LONGEST: Duration = Duration::from_secs(10 * 60);
 /// Why nothing was begun.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum NotRun {
-    #[error("no tracker \"{name}\" in {file}: it has {known}")]
+    #[error("no tracker \"{name}\" in the configuration in force, {file}: it has {known}; trackd reload reads it anew")]
     Unknown { name: String, file: String, known: String },
     #[error("{0} runs were asked for at once, expected at most {MOST}")]
     TooMany(usize),
@@ -92,8 +92,13 @@ impl Manual {
         Ok(told)
     }
 
+    /// The configuration in force.
+    pub fn in_force(&self) -> Arc<Config> {
+        Arc::clone(&self.in_force.borrow())
+    }
+
     fn chosen(&self, names: Option<Vec<String>>) -> Result<Vec<Arc<str>>, NotRun> {
-        let config = Arc::clone(&self.in_force.borrow());
+        let config = self.in_force();
         let known = || config.trackers.iter().map(|tracker| tracker.name.as_str());
         let names = names.unwrap_or_else(|| known().map(str::to_owned).collect());
         if names.len() > MOST {

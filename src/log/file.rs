@@ -44,7 +44,11 @@ pub(super) fn open(config: &LogFile) -> Result<(Files, NonBlocking), String> {
 }
 
 fn appender(config: &LogFile) -> Result<RollingFileAppender, String> {
-    let failed = |error: &dyn std::fmt::Display| format!("open log files in {}: {error}", config.dir.display());
+    let failed = |error: &dyn std::fmt::Display| {
+        let expected =
+            "a directory that trackd may write: of the service /var/log/trackd, or one of ReadWritePaths= in a drop-in";
+        format!("log.file.dir: open log files in {}: {error}; expected {expected}", config.dir.display())
+    };
     std::fs::create_dir_all(&config.dir).map_err(|error| failed(&error))?;
     let rotation = match config.rotation {
         Rotation::Minutely => rolling::Rotation::MINUTELY,

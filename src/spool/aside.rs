@@ -4,15 +4,22 @@
 
 use super::disk::{Disk, Unsynced};
 use super::places::{Places, REASON, unless_gone};
+use serde::{Deserialize, Serialize, Serializer};
 use std::path::{Path, PathBuf};
 
 /// A file that was set aside.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct SetAside {
     /// Where it is now: in `bad/`, or where it was if it could not be moved.
+    #[serde(serialize_with = "shown")]
     pub file: PathBuf,
     /// Why, on one line.
     pub reason: String,
+}
+
+/// Of a name that is no text, what can be shown.
+fn shown<S: Serializer>(file: &Path, to: S) -> Result<S::Ok, S::Error> {
+    to.collect_str(&file.display())
 }
 
 /// Moves `path` to `bad/`. Never fails: what cannot be moved stays where it is, and the reason says so.

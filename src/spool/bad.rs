@@ -11,7 +11,7 @@ use super::{Error, SetAside};
 use std::path::Path;
 
 /// The files of a spool that were set aside.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Bad {
     places: Places,
 }
@@ -31,13 +31,9 @@ impl Bad {
         let (mut listed, mut others) = (Vec::new(), Vec::new());
         for BadFile { path, tracker, slot } in files {
             match tracker.zip(slot) {
-                Some((tracker, slot)) => listed.push(Listed {
-                    key: slot.key(&tracker),
-                    tracker,
-                    scheduled_at: slot.at,
-                    bytes: slot.bytes,
-                    file: path,
-                }),
+                Some((tracker, slot)) => {
+                    listed.push(Listed { tracker, scheduled_at: slot.at, bytes: slot.bytes, file: path });
+                }
                 None => others.push(SetAside { reason: aside::reason(&Files, &path), file: path }),
             }
         }
@@ -48,27 +44,28 @@ impl Bad {
     /// Reads a file and checks it.
     ///
     /// # Errors
-    /// It cannot be said now what it is.
-    pub fn read(&self, listed: &Listed) -> Result<Found, Error> {
-        look::read(&self.places, listed)
+    /// It cannot be said now what it is, or it is none that this spool has set aside.
+    pub fn read(&self, tracker: &str, file: &Path) -> Result<Found, Error> {
+        look::read(&self.places, tracker, file, self.places.aside(tracker, file))
     }
 
     /// Removes a file that has landed, and what says why it was set aside.
     ///
     /// # Errors
     /// It is still there. It may be brought back again: its run is known.
-    pub fn landed(&self, listed: &Listed) -> Result<(), Error> {
-        unless_gone(Files.remove(&listed.file)).map_err(Error::io("remove", &listed.file))?;
-        aside::forget_reason(&Files, &listed.file).map_err(Error::io("remove the reason of", &listed.file))
+    pub fn landed(&self, tracker: &str, file: &Path) -> Result<(), Error> {
+        self.places.aside(tracker, file).ok_or_else(|| Error::stranger(file))?;
+        unless_gone(Files.remove(file)).map_err(Error::io("remove", file))?;
+        aside::forget_reason(&Files, file).map_err(Error::io("remove the reason of", file))
     }
 
     /// Says anew why a file stays.
     ///
     /// # Errors
     /// Nothing says why now.
-    pub fn stays(&self, listed: &Listed, reason: &str) -> Result<(), Error> {
-        let told =
-            aside::forget_reason(&Files, &listed.file).and_then(|()| aside::tell_reason(&Files, &listed.file, reason));
-        told.map_err(Error::io("write the reason of", &listed.file))
+    pub fn stays(&self, tracker: &str, file: &Path, reason: &str) -> Result<(), Error> {
+        self.places.aside(tracker, file).ok_or_else(|| Error::stranger(file))?;
+        let told = aside::forget_reason(&Files, file).and_then(|()| aside::tell_reason(&Files, file, reason));
+        told.map_err(Error::io("write the reason of", file))
     }
 }

@@ -236,17 +236,19 @@ fn what_people_take_from_bad_is_no_longer_counted_and_a_name_that_is_there_twice
     assert_eq!((listed.len(), others.len(), spool.stats().bad), (2, 0, 2));
     drop(spool);
     let spool = open(&dir);
-    Bad::new(&dir).landed(&listed[0]).unwrap();
-    Bad::new(&dir).stays(&listed[1], "another\nreason").unwrap();
+    Bad::new(&dir).landed(&listed[0].tracker, &listed[0].file).unwrap();
+    Bad::new(&dir).stays(&listed[1].tracker, &listed[1].file, "another\nreason").unwrap();
     let before = spool.stats().used;
     spool.recount_bad().unwrap();
     assert_eq!((spool.stats().bad, spool.stats().used), (1, before - 2 * 4096));
     assert_eq!(Look::new(&dir).set_aside().unwrap()[0].reason, "another reason");
     drop(spool);
     let spool = open(&dir);
-    let Found::Whole(found, _) = Bad::new(&dir).read(&listed[1]).unwrap() else { panic!("its plan is gone") };
+    let Found::Whole(found, _) = Bad::new(&dir).read(&listed[1].tracker, &listed[1].file).unwrap() else {
+        panic!("its plan is gone")
+    };
     assert_eq!((*found, spool.stats().bad), (entry("a", 1), 1));
-    Bad::new(&dir).landed(&listed[1]).unwrap();
+    Bad::new(&dir).landed(&listed[1].tracker, &listed[1].file).unwrap();
     assert_eq!(files(dir.join("bad/a")), 0);
 }
 

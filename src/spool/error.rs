@@ -17,6 +17,7 @@ enum Kind {
     Busy { tracker: String },
     Name { tracker: String },
     Large { bytes: u64, limit: u64 },
+    Stranger { file: PathBuf },
     Io { what: &'static str, path: PathBuf, cause: io::Error },
 }
 
@@ -54,6 +55,10 @@ impl Error {
 
     pub(super) fn large(bytes: u64, limit: u64) -> Error {
         Error(Box::new(Kind::Large { bytes, limit }))
+    }
+
+    pub(super) fn stranger(file: &Path) -> Error {
+        Error(Box::new(Kind::Stranger { file: file.to_owned() }))
     }
 
     /// `io::Error` of an operation on a path.
@@ -95,7 +100,7 @@ impl Error {
             Kind::Full(_) => "bring the database back, or raise daemon.spool_max; nothing was removed".into(),
             Kind::Owned { .. } => "one trackd a state directory: stop the other, or set daemon.state_dir".into(),
             Kind::Io { .. } => "daemon.state_dir must be a directory that trackd may read and write".into(),
-            Kind::Busy { .. } | Kind::Name { .. } | Kind::Large { .. } => return None,
+            Kind::Busy { .. } | Kind::Name { .. } | Kind::Large { .. } | Kind::Stranger { .. } => return None,
         })
     }
 }
@@ -121,6 +126,7 @@ impl fmt::Display for Error {
                 )
             }
             Kind::Large { bytes, limit } => write!(f, "spool: expected an entry of at most {limit} bytes, got {bytes}"),
+            Kind::Stranger { file } => write!(f, "{}: not a file of this spool", file.display()),
             Kind::Io { what, path, cause } => write!(f, "{what} {}: {cause}", path.display()),
         }
     }

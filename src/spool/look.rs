@@ -1,15 +1,16 @@
 //! Looking at a spool, beside the daemon that owns it or without one: no lock, no change.
 //!
-//! What vanishes while it is looked at has landed, and is no fault.
+//! What vanishes while it is looked at has landed, and is no fault. Files are named by whoever asks, maybe somebody else
+//! than their owner: none is read but one that this spool has.
 
 use super::aside::reason;
 use super::disk::{Disk, Files};
 use super::name::Slot;
 use super::places::{self, Places};
 use super::reading::{self, Reading};
-use super::{Entry, Error, Key, SetAside};
+use super::{Entry, Error, SetAside};
 use jiff::Timestamp;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 
 /// A spool that is read.
@@ -18,20 +19,18 @@ pub struct Look {
     places: Places,
 }
 
-/// One entry that waits, as its name says.
-#[derive(Debug, Clone, Serialize)]
+/// An entry that waits, or was set aside, as its name says.
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub struct Listed {
     pub tracker: String,
     pub scheduled_at: Timestamp,
     /// Of the file.
     pub bytes: u64,
     pub file: PathBuf,
-    #[serde(skip)]
-    pub(super) key: Key,
 }
 
 /// All that is wrong, and how much is not.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub struct Report {
     /// Entries that are whole.
     pub whole: u64,
@@ -69,7 +68,6 @@ impl Look {
             scheduled_at: slot.at,
             bytes: slot.bytes,
             file: self.places.entry(tracker, slot),
-            key: slot.key(tracker),
         };
         let trackers = found.trackers.iter();
         let entries = trackers.flat_map(|(tracker, slots)| slots.iter().map(|slot| listed(tracker, *slot))).collect();
@@ -97,7 +95,7 @@ impl Look {
         let (entries, bad) = self.entries()?;
         let mut report = Report { bad, set_aside: self.set_aside()?, whole: 0 };
         for listed in entries {
-            match self.read(&listed)? {
+            match self.read(&listed.tracker, &listed.file)? {
                 Found::Whole(..) => report.whole += 1,
                 Found::Bad(reason) => report.bad.push(SetAside { file: listed.file, reason }),
                 Found::Gone => {}
@@ -106,17 +104,19 @@ impl Look {
         Ok(report)
     }
 
-    /// Reads an entry and checks it.
+    /// Reads an entry that waits, and checks it.
     ///
     /// # Errors
-    /// It cannot be said now what it is.
-    pub fn read(&self, listed: &Listed) -> Result<Found, Error> {
-        read(&self.places, listed)
+    /// It cannot be said now what it is, or it is none of this spool's.
+    pub fn read(&self, tracker: &str, file: &Path) -> Result<Found, Error> {
+        read(&self.places, tracker, file, self.places.waiting(tracker, file))
     }
 }
 
-pub(super) fn read(places: &Places, listed: &Listed) -> Result<Found, Error> {
-    match reading::read(&Files, places, &listed.file, &listed.key.tracker, listed.key.slot) {
+/// `slot`: what the name of the file says; `None`: it is not where such a file is.
+pub(super) fn read(places: &Places, tracker: &str, file: &Path, slot: Option<Slot>) -> Result<Found, Error> {
+    let slot = slot.ok_or_else(|| Error::stranger(file))?;
+    match reading::read(&Files, places, file, tracker, slot) {
         Reading::Whole(decoded) => Ok(Found::Whole(Box::new(decoded.entry), decoded.meta)),
         Reading::Bad { reason, .. } => Ok(Found::Bad(reason)),
         Reading::Gone => Ok(Found::Gone),

@@ -52,6 +52,23 @@ impl Places {
     pub(super) fn entry(&self, tracker: &str, slot: Slot) -> PathBuf {
         self.tracker(tracker).join(slot.to_string())
     }
+
+    /// What the name of a file says that waits for this tracker; `None`: it is not where those are.
+    pub(super) fn waiting(&self, tracker: &str, file: &Path) -> Option<Slot> {
+        Slot::parse(named(&self.entries(), tracker, file)?)
+    }
+
+    /// As `waiting`, of one that was set aside.
+    pub(super) fn aside(&self, tracker: &str, file: &Path) -> Option<Slot> {
+        slot(named(&self.bad(), tracker, file)?)
+    }
+}
+
+/// The name of a file that is in the directory of a tracker in `dir`.
+fn named<'a>(dir: &Path, tracker: &str, file: &'a Path) -> Option<&'a str> {
+    let name = file.file_name()?.to_str()?;
+    // To the letter: no other spelling of a path leads elsewhere.
+    (file.as_os_str() == dir.join(name::folder(tracker)?).join(name).as_os_str()).then_some(name)
 }
 
 /// What is in `entries/`.

@@ -220,7 +220,7 @@ async fn nothing_can_be_changed_over_tcp() {
     let configured = std::fs::read_to_string(home.path("config.toml")).unwrap();
     home.put("config.toml", configured.replace("listen = \"\"", &format!("listen = \"{port}\"")));
     let daemon = ready(&home).await;
-    for target in ["/control/reload", "/control/rehearsal", "/api/runs?limit=1"] {
+    for target in ["/control/reload", "/control/rehearsal", "/control/once", "/control/spool", "/api/runs?limit=1"] {
         let mut stream = std::net::TcpStream::connect(port).unwrap();
         let head = format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(head.as_bytes()).unwrap();
@@ -397,4 +397,87 @@ async fn who_waited_for_ready_is_not_told_that_the_daemon_starts() {
     let _daemon = ready(&home).await;
     let status = stderr(&home.trackd(&["status"]));
     assert!(status.contains("running: "), "{status}");
+}
+
+/// A daemon without a database, in whose spool the answer of `a` waits.
+async fn with_one_that_waits(body: &str) -> (Home, Daemon) {
+    let home = Home::with("postgres://nobody@%2Fnonexistent/d", &file_tracker("a", RARELY));
+    home.put("a.json", body);
+    let daemon = home.run();
+    eventually("a daemon that is up", PATIENCE, async || stderr(&home.trackd(&["status"])).contains("degraded: "))
+        .await;
+    assert_eq!(home.trackd(&["once", "a"]).status.code(), Some(69));
+    (home, daemon)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_spool_is_looked_at_by_the_daemon_for_who_may_read_neither_it_nor_the_configuration() {
+    // Of several pieces.
+    let body = format!("{{\"rows\":[{{\"k\":\"{}\",\"v\":1}}]}}", "k".repeat(300_000));
+    let (home, mut daemon) = with_one_that_waits(&body).await;
+    let here = |args: &[&str]| (stdout(&home.trackd(args)), home.trackd(args).status.code());
+    let asks = || {
+        let export = home.trackd(&["spool", "export", "--to", &home.path("copies").display().to_string()]);
+        assert_eq!(export.status.code(), Some(0), "{}", stderr(&export));
+        let mut copies: Vec<_> = std::fs::read_dir(home.path("copies/a")).unwrap().map(|e| e.unwrap().path()).collect();
+        copies.sort();
+        let copies: Vec<_> = copies.into_iter().map(|path| std::fs::read_to_string(path).unwrap()).collect();
+        std::fs::remove_dir_all(home.path("copies")).unwrap();
+        ([&["spool", "ls"][..], &["spool", "ls", "a", "--json"], &["spool", "check"]].map(here), copies)
+    };
+    let configured = std::fs::read_to_string(home.path("config.toml")).unwrap();
+    home.put("config.toml", configured.replace("[log]", "[log"));
+    let (asked, copies) = asks();
+    assert!(asked[0].0.contains("\na\t") && asked[1].0.starts_with("{\"tracker\":\"a\","), "{asked:?}");
+    assert_eq!(asked[2], ("1 entries, all whole\n".into(), Some(0)));
+    assert!(
+        copies.len() == 2 && copies[0] == body && copies[1].ends_with("}\n"),
+        "the payload, and what is known of it"
+    );
+    let misspelt = home.trackd(&["spool", "ls", "b"]);
+    assert_eq!(misspelt.status.code(), Some(64), "{}", stderr(&misspelt));
+    let early = home.trackd(&["spool", "replay"]);
+    assert_eq!(stdout(&early), "nothing is set aside\n");
+    daemon.signal(Signal::TERM);
+    assert_eq!(daemon.ends().await, Some(0));
+    home.put("config.toml", configured);
+    assert_eq!(asks(), (asked, copies), "the same words without a daemon");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_file_but_the_spools_own_is_read_or_removed_for_who_asks_the_daemon() {
+    let (home, _daemon) = with_one_that_waits(BODY).await;
+    let waits: serde_json::Value = serde_json::from_str(&stdout(&home.trackd(&["spool", "ls", "--json"]))).unwrap();
+    let file = waits["file"].as_str().unwrap();
+    let name = file.rsplit_once('/').unwrap().1;
+    let ask = |wish: serde_json::Value| {
+        let (mut stream, wish) = (UnixStream::connect(home.path("state/trackd.sock")).unwrap(), wish.to_string());
+        let head =
+            "POST /control/spool HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: application/json";
+        stream.write_all(format!("{head}\r\nContent-Length: {}\r\n\r\n{wish}", wish.len()).as_bytes()).unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).unwrap();
+        answer
+    };
+    let read = |file: &str| ask(serde_json::json!({"read": {"tracker": "a", "file": file}}));
+    assert!(read(file).ends_with(&format!("\r\n{BODY}\r\n0\r\n\r\n")), "{}", read(file));
+    let link = home.path("state/spool/entries/a").join(name.replace("T", "t"));
+    std::os::unix::fs::symlink(home.path("config.toml"), &link).unwrap();
+    let others = [
+        home.path("config.toml").display().to_string(),
+        "/etc/passwd".into(),
+        format!("../a/{name}"),
+        file.replace("/a/", "/a/../a/"),
+        file.replace("/a/", "/./a/"),
+        file.replace("/a/", "/b/"),
+        link.display().to_string(),
+    ];
+    for other in others {
+        let answer = read(&other);
+        assert!(answer.contains(" 500 ") && answer.contains("not a file of this spool"), "{other}: {answer}");
+    }
+    // It waits: that is the daemon's to land, and to remove.
+    let land = ask(serde_json::json!({"land": {"tracker": "a", "file": file, "current": false}}));
+    assert!(land.starts_with("HTTP/1.1 503") && land.contains("has not met its database"), "{land}");
+    assert!(std::fs::exists(file).unwrap());
 }

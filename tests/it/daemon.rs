@@ -1,6 +1,6 @@
 //! Behaviour of `trackd run`, as a process: schedule, reload, stop, kill.
 
-use crate::support::daemon::{Home, PATIENCE, RARELY, file_tracker};
+use crate::support::daemon::{Home, PATIENCE, RARELY, file_tracker, stderr};
 use crate::support::postgres::{Server, at_least, connect, count, eventually, put};
 use rustix::process::Signal;
 use tokio_postgres::Client;
@@ -293,6 +293,21 @@ async fn an_embedded_database_that_dies_is_started_again() {
     daemon.says("run succeeded", before + 2).await;
     daemon.signal(Signal::TERM);
     assert_eq!(daemon.ends().await, Some(0), "{}", daemon.log());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_log_directory_that_cannot_be_is_a_fault_of_the_configuration_with_what_it_takes() {
+    let mut home = Home::with("postgres://nobody@%2Fnonexistent/d", &file_tracker("a", RARELY));
+    home.put("taken", "a file");
+    home.set("TRACKD_LOG__FILE", "{ dir = \"taken/logs\" }");
+    let refused = home.trackd(&["run"]);
+    assert_eq!(refused.status.code(), Some(78), "{}", stderr(&refused));
+    let told = stderr(&refused);
+    assert!(
+        told.contains("log.file.dir: open log files in ") && told.contains("taken/logs: Not a directory"),
+        "{told}"
+    );
+    assert!(told.contains("expected a directory that trackd may write"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -48,7 +48,11 @@ async fn once_is_done_by_the_daemon_for_who_may_read_neither_configuration_nor_d
     let misspelt = home.trackd(&["once", "a", "c"]);
     assert_eq!(misspelt.status.code(), Some(64));
     let told = stderr(&misspelt);
-    assert!(told.contains("no tracker \"c\" in ") && told.contains("config.toml: it has a, b"), "{told}");
+    assert!(
+        told.contains("no tracker \"c\" in the configuration in force, ")
+            && told.contains("config.toml: it has a, b; "),
+        "{told}"
+    );
     assert_eq!(count(&database.client().await, BY_HAND).await, 3, "none of them has run");
 }
 

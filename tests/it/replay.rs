@@ -88,9 +88,13 @@ async fn a_replay_beside_the_daemon_shapes_by_the_plan_of_its_time_or_by_the_cur
     let mended =
         file_tracker("a", RARELY).replace("v = \"integer\"", "v = { type = \"date\", jq = '\"2026-01-0\\(.v)\"' }");
     home.configure(&mended);
-    let daemon = home.run();
+    let mut daemon = home.run();
+    daemon.says(" ready ", 1).await;
     eventually("none that waits", PATIENCE, async || waiting(&home) == 0).await;
     let there = aside(&home);
+    // The daemon does it: who asks needs neither the configuration nor a way to the database.
+    let configured = std::fs::read_to_string(home.path("config.toml")).unwrap();
+    home.put("config.toml", configured.replace("[log]", "[log"));
     let old = home.trackd(&["spool", "replay"]);
     assert_eq!((old.status.code(), aside(&home)), (Some(1), there), "{old:?}");
     // What is not whole is listed, and left.
@@ -104,6 +108,8 @@ async fn a_replay_beside_the_daemon_shapes_by_the_plan_of_its_time_or_by_the_cur
     );
     let dates = "SELECT count(*) FROM a JOIN trackd.runs USING (run_id) WHERE v = '2026-01-02' AND kind <> 'manual'";
     assert!(count(&client, dates).await >= there - 1);
+    assert_eq!(daemon.said("spool: replayed by hand by=\"uid ") as i64, 2 * there, "{}", daemon.log());
+    home.put("config.toml", configured);
     stop(daemon).await;
     // The next start removes the plans.
     std::fs::remove_dir_all(spool(&home).join("bad/a")).unwrap();

@@ -122,7 +122,9 @@ fn audit(dir: &Path, told: &BTreeMap<(String, i64), String>) {
         let identity = (listed.tracker.clone(), listed.scheduled_at.as_second());
         assert!(told.contains_key(&identity), "{identity:?} came from nowhere");
         assert_eq!(spool.put(&entry(&identity.0, identity.1)).unwrap(), Put::Known);
-        let trackd::spool::Found::Whole(found, _) = trackd::spool::Look::new(dir).read(listed).unwrap() else {
+        let trackd::spool::Found::Whole(found, _) =
+            trackd::spool::Look::new(dir).read(&listed.tracker, &listed.file).unwrap()
+        else {
             panic!()
         };
         assert_eq!(*found, entry(&identity.0, identity.1));
