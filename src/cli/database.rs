@@ -3,7 +3,6 @@
 mod ledger;
 
 use super::failure::{Failure, embedded_unusable, migration_unusable, unusable};
-use crate::class::Class;
 use crate::config::{self, Config, DatabaseUrl};
 use crate::daemon::ledger::Unusable;
 use crate::run::related;
@@ -194,7 +193,8 @@ impl Database {
                     let _receipt = guard.commit().await.map_err(|error| unusable(&error))?;
                     done.extend(changes.into_iter().map(Ok));
                 }
-                Err(error) if error.class() == Class::Retry => return Err(unusable(&error)),
+                Err(error) if error.is_away() => return Err(unusable(&error)),
+                // A lock that somebody holds, too: the others must not wait for it.
                 Err(error) => done.push(Err(error)),
             }
         }

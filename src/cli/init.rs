@@ -3,7 +3,7 @@
 //! For a container's start, or a deployment that must not go on before the database is ready. May be run again.
 
 use super::database::Database;
-use super::failure::Failure;
+use super::failure::{Failure, unusable};
 use super::interrupt::unless_interrupted;
 use super::print;
 use crate::class::Class;
@@ -78,7 +78,11 @@ async fn try_again(database: &Database, attempts: u32) -> Result<Done, Failure> 
 
 async fn once(database: &Database, migrations: &mut Vec<String>) -> Result<Vec<Result<Change, Error>>, Unusable> {
     migrations.extend(database.migrate().await?);
-    database.make_tables().await
+    let tables = database.make_tables().await?;
+    match tables.iter().filter_map(|table| table.as_ref().err()).find(|error| error.class() == Class::Retry) {
+        Some(error) => Err(unusable(error)),
+        None => Ok(tables),
+    }
 }
 
 /// Half of it fixed, half at random: many that wait for one database must not come at once. `jitter` is in 0..1.

@@ -16,18 +16,20 @@ use crate::clock;
 use crate::log::Event;
 use crate::shape::History;
 use crate::source::Payload;
-use crate::spool::{Entry, Key, Loaded, Spool, Stats};
+use crate::spool::{Entry, Key, Loaded, Spool, Stats, Waiting};
 use crate::status::{Kind, Run};
 use crate::store::{self, ledger};
 use bytes::Bytes;
+use futures_util::stream::FuturesUnordered;
 use futures_util::{FutureExt, StreamExt};
 use jiff::Timestamp;
+use std::collections::{HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep_until, timeout};
 
 /// Of so many connections that there may be, so many land what waits: the others are for runs that are due. Not fewer, as
 /// whoever has a tracker's payloads waiting adds its next ones to them, and more would come than land.
@@ -148,33 +150,61 @@ impl Backlog {
 
     /// Lands what waits, and what comes to wait, for ever. Says of each run what became of it.
     ///
+    /// A turn is each tracker once; the next begins when all of this one have begun, so that one that hangs holds up no
+    /// other.
+    ///
     /// Cancel safety: safe; an entry whose landing was dropped is rolled back and waits.
     pub async fn work(&self, report: &(dyn Fn(Outcome) + Send + Sync)) {
+        let (mut turn, mut lanes, mut busy) = (VecDeque::new(), FuturesUnordered::new(), HashSet::new());
+        let mut look_at = Instant::now();
         loop {
-            let waiting = self.spool.waiting();
-            let is_open = self.shared.open.load(Ordering::Acquire);
-            let mut done = 0;
-            // One that is back is told of at once.
-            if is_open && !waiting.is_empty() && self.shared.pool.begin_within(PAUSE).await.is_ok() {
-                let lanes =
-                    waiting.into_iter().map(|waits| self.drain(waits.tracker, waits.entries.max(LEAST), report));
-                let most = self.shared.pool.numbers().limit as usize * LANES.0 / LANES.1;
-                done = futures_util::stream::iter(lanes)
-                    .buffer_unordered(most.max(1))
-                    .fold(0, async |sum, n| sum + n)
-                    .await;
+            if turn.is_empty() && look_at <= Instant::now() {
+                turn = self.turn(&busy).await;
+                look_at = Instant::now() + PAUSE;
             }
-            if done == 0 {
-                tokio::time::sleep(PAUSE).await;
+            while lanes.len() < self.lanes()
+                && let Some(Waiting { tracker, entries, .. }) = turn.pop_front()
+            {
+                busy.insert(tracker.clone());
+                lanes.push(async move {
+                    let done = self.drain(&tracker, entries.max(LEAST), report).await;
+                    (tracker, done)
+                });
+            }
+            tokio::select! {
+                Some((tracker, done)) = lanes.next() => {
+                    busy.remove(&tracker);
+                    if done > 0 {
+                        look_at = Instant::now();
+                    }
+                }
+                () = sleep_until(look_at), if turn.is_empty() => {}
             }
         }
     }
 
+    /// Whose entries wait, but for the busy; nobody's while the database cannot be had.
+    async fn turn(&self, busy: &HashSet<String>) -> VecDeque<Waiting> {
+        let mut waiting = VecDeque::from(self.spool.waiting());
+        waiting.retain(|waits| !busy.contains(&waits.tracker));
+        let is_open = self.shared.open.load(Ordering::Acquire);
+        // One that is back is told of at once. Those at work see it themselves, and must not wait for this.
+        if waiting.is_empty() || !is_open || busy.is_empty() && self.shared.pool.begin_within(PAUSE).await.is_err() {
+            waiting.clear();
+        }
+        waiting
+    }
+
+    /// Trackers that land at a time.
+    fn lanes(&self) -> usize {
+        (self.shared.pool.numbers().limit as usize * LANES.0 / LANES.1).max(1)
+    }
+
     /// So many entries of a tracker, in order, up to the first that cannot land now. Says how many were dealt with.
-    async fn drain(&self, tracker: String, most: u64, report: &(dyn Fn(Outcome) + Send + Sync)) -> u64 {
+    async fn drain(&self, tracker: &str, most: u64, report: &(dyn Fn(Outcome) + Send + Sync)) -> u64 {
         let mut last = Last::default();
         for done in 0..most {
-            let Some(key) = self.spool.next(&tracker) else { return done };
+            let Some(key) = self.spool.next(tracker) else { return done };
             // A panic is this entry's alone.
             let one = AssertUnwindSafe(self.one(&key, &mut last, report)).catch_unwind();
             let Ok(next) = timeout(LONGEST, one).await else {

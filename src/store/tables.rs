@@ -14,7 +14,8 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use tokio_postgres::types::Type as PgType;
 
-/// Everybody who makes or extends tables takes this lock first: "trackd" and a 2, as bytes.
+/// Everybody who makes or extends tables takes this lock first: "trackd" and a 2, as bytes. Who finds that they stand does
+/// not: it may be held by somebody who waits for a table that is locked.
 const LOCK: i64 = 0x7472_6163_6b64_0002;
 
 /// One statement that brings a table to its configuration.
@@ -36,6 +37,9 @@ pub struct Change {
 /// Class standing: a table cannot be brought to its configuration by additions; the hint is the statement that
 /// would do it. Otherwise as the guard's.
 pub async fn ensure(guard: &mut Guard, tables: &[Arc<Table>]) -> Result<Vec<Change>, Error> {
+    if plan(tables, &read(guard, tables).await?).is_ok_and(|changes| changes.is_empty()) {
+        return Ok(Vec::new());
+    }
     guard.defer(Statement::new("SELECT pg_catalog.pg_advisory_xact_lock($1)").bind(LOCK, PgType::INT8));
     let changes = plan(tables, &read(guard, tables).await?)?;
     for change in &changes {

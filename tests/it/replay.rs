@@ -122,6 +122,74 @@ async fn a_replay_beside_the_daemon_shapes_by_the_plan_of_its_time_or_by_the_cur
     stop(daemon).await;
 }
 
+/// A table that takes no row for now; mended by `DROP TRIGGER refuse ON …`.
+fn refusing(table: &str) -> String {
+    format!("CREATE TRIGGER refuse BEFORE INSERT ON {table} EXECUTE FUNCTION refuse()")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tracker_whose_landing_hangs_holds_up_what_waits_of_no_other() {
+    let database = Server::shared().database().await;
+    let mut home = Home::new(&database, &(file_tracker("a", "200ms") + &file_tracker("c", "200ms")));
+    home.set("TRACKD_DATABASE__STATEMENT_TIMEOUT", "10m");
+    for name in ["a.json", "c.json"] {
+        home.put(name, r#"{"rows":[{"k":"a","v":1}]}"#);
+    }
+    let daemon = home.run();
+    let client = database.client().await;
+    eventually("rows of both", PATIENCE, async || {
+        count(&client, "SELECT least((SELECT count(*) FROM a), (SELECT count(*) FROM c))").await > 0
+    })
+    .await;
+    let refuse = "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS \
+                  'BEGIN RAISE EXCEPTION USING ERRCODE = ''55P03'', MESSAGE = ''not now''; END'";
+    client.batch_execute(&format!("{refuse}; {}", refusing("a"))).await.unwrap();
+    let waits = |tracker: &str| {
+        let (entries, _) = Look::new(&spool(&home)).entries().unwrap();
+        entries.iter().filter(|listed| listed.tracker == tracker).count()
+    };
+    eventually("payloads of a that wait", PATIENCE, async || waits("a") > 0).await;
+    let locker = database.client().await;
+    locker.batch_execute("BEGIN; LOCK TABLE a IN ACCESS EXCLUSIVE MODE; DROP TRIGGER refuse ON a").await.unwrap();
+    let hangs = "SELECT count(*) FROM pg_locks WHERE relation = 'a'::regclass AND NOT granted";
+    eventually("a landing that hangs", PATIENCE, async || count(&client, hangs).await > 0).await;
+    client.batch_execute(&refusing("c")).await.unwrap();
+    eventually("payloads of c that wait", PATIENCE, async || waits("c") > 0).await;
+    client.batch_execute("DROP TRIGGER refuse ON c").await.unwrap();
+    eventually("those of c landed", PATIENCE, async || waits("c") == 0).await;
+    assert!(count(&client, hangs).await > 0 && waits("a") > 0, "a hangs still");
+    locker.batch_execute("COMMIT").await.unwrap();
+    eventually("those of a landed", PATIENCE, async || waits("a") == 0).await;
+    stop(daemon).await;
+    let failed = "SELECT count(*) FROM trackd.runs WHERE status NOT IN ('succeeded', 'running')";
+    assert_eq!((count(&client, failed).await, aside(&home)), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_table_that_is_locked_at_a_start_holds_up_its_own_tracker_alone() {
+    let database = Server::shared().database().await;
+    let mut home = Home::new(&database, &(file_tracker("a", "200ms") + &file_tracker("c", "200ms")));
+    home.set("TRACKD_DATABASE__STATEMENT_TIMEOUT", "1s");
+    for name in ["a.json", "c.json"] {
+        home.put(name, r#"{"rows":[{"k":"a","v":1}]}"#);
+    }
+    let mut daemon = home.run();
+    daemon.says(" ready ", 1).await;
+    stop(daemon).await;
+    let locker = database.client().await;
+    locker.batch_execute("BEGIN; LOCK TABLE a IN ACCESS EXCLUSIVE MODE").await.unwrap();
+    let client = database.client().await;
+    let before = count(&client, "SELECT count(*) FROM c").await;
+    let daemon = home.run();
+    eventually("rows of the other", PATIENCE, async || count(&client, "SELECT count(*) FROM c").await > before + 3)
+        .await;
+    assert_eq!(daemon.said("tables were not looked at: their runs do error=query: canceling"), 1, "{}", daemon.log());
+    locker.batch_execute("COMMIT").await.unwrap();
+    eventually("none that waits", PATIENCE, async || waiting(&home) == 0).await;
+    stop(daemon).await;
+    assert_eq!((count(&client, FAILED).await, aside(&home)), (0, 0));
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_the_database_refuses_for_now_waits_and_lands() {
     let database = Server::shared().database().await;

@@ -3,6 +3,7 @@
 //! Must not know: the daemon beyond its `Ledger`.
 
 use super::{Database, MOST_PRUNED, MOST_RECALLED, server};
+use crate::class::Class;
 use crate::cli::failure::unusable;
 use crate::clock;
 use crate::config::{self, DatabaseUrl};
@@ -27,7 +28,11 @@ impl Ledger for Database {
                 tracing::info!(migration = applied, "schema trackd migrated");
             }
             for error in self.make_tables().await?.into_iter().filter_map(Result::err) {
-                tracing::error!(error = %error, hint = error.hint(), "tables are not as configured");
+                match error.class() {
+                    // Locked, mostly.
+                    Class::Retry => tracing::warn!(error = %error, "tables were not looked at: their runs do"),
+                    _ => tracing::error!(error = %error, hint = error.hint(), "tables are not as configured"),
+                }
             }
             if let Some(id) = self.predecessor.get() {
                 self.instance.succeed(&self.pool, *id).await.map_err(|error| unusable(&error))?;
