@@ -12,8 +12,8 @@ use std::time::Duration;
 #[derive(Debug, Default)]
 pub(super) struct Sink {
     faults: RefCell<Vec<Fault>>,
-    /// Entries that no reader knows, and in which kind of table.
-    unknown: RefCell<Vec<(&'static str, Entry)>>,
+    /// Entries that no reader knows.
+    unknown: RefCell<Vec<Entry>>,
 }
 
 impl Sink {
@@ -26,8 +26,8 @@ impl Sink {
         result.map_err(|fault| self.push(fault)).ok()
     }
 
-    /// The faults, and the entries that no reader knows, with the kind of table each is in.
-    pub(super) fn into_parts(self) -> (Vec<Fault>, Vec<(&'static str, Entry)>) {
+    /// The faults, and the entries that no reader knows.
+    pub(super) fn into_parts(self) -> (Vec<Fault>, Vec<Entry>) {
         (self.faults.into_inner(), self.unknown.into_inner())
     }
 }
@@ -97,7 +97,7 @@ impl<'s> Fields<'s> {
                 let hint = fault::known(&entry.key, self.known.iter().copied(), &what);
                 let message = format!("unknown key `{}`", entry.key.escape_debug());
                 self.sink.push(Fault::new(entry.place.clone(), message).hint(hint));
-                self.sink.unknown.borrow_mut().push((self.what, entry.clone()));
+                self.sink.unknown.borrow_mut().push(entry.clone());
             }
         }
     }

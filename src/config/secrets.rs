@@ -1,7 +1,7 @@
 //! Which bytes of the file must not be shown: what `[database]` holds besides its limits, texts of `[vars]`, addresses
 //! and passwords in a table they are not for, and of a request the values of headers and query, the body, and of its
 //! URL what stands before `@` and after `?`. Of `[alert]` all but its times: the path of a webhook is often the secret.
-//! Of a key that is not known, in a request or with a table, all: `headrs` holds what it would if it were written well.
+//! Of a key that is not known, all: `headrs` holds what it would if it were written well, and nobody knows what `tokn` would.
 //!
 //! In: the tree of one file, the text of all. Out: spans to mask. A line that is broken is masked from its `=` on when its words
 //! say that it may hold a secret, for then the tree does not.
@@ -47,19 +47,14 @@ pub(super) fn spans(root: &Node, text: &str, syntax: &[Fault]) -> Vec<Range<usiz
     spans
 }
 
-/// Words of a line, and of a key, that may hold a secret.
+/// Words of a line that may hold a secret.
 const WORDS: [&str; 12] =
     ["url", "header", "query", "body", "auth", "token", "secret", "password", "key", "cookie", "webhook", "command"];
 
-/// Adds those of entries that no reader knows: their keys are at fault, and need to be seen. With the kind of table each
-/// is in.
-pub(super) fn unknown(entries: &[(&str, Entry)], spans: &mut Vec<Range<usize>>) {
-    let nested = |entry: &Entry| matches!(entry.node.value, Value::Table(_) | Value::List(_));
-    let named = |entry: &Entry| WORDS.iter().any(|word| entry.key.to_lowercase().contains(word));
+/// Adds those of entries that no reader knows: their keys are at fault, and need to be seen; their texts need not.
+pub(super) fn unknown(entries: &[Entry], spans: &mut Vec<Range<usize>>) {
     // Of an address `requests` knows what may be shown.
-    let address = |entry: &Entry| entry.key == "url";
-    let closed = |(what, entry): &&(&str, Entry)| !address(entry) && (*what == "http" || nested(entry) || named(entry));
-    entries.iter().filter(closed).for_each(|(_, entry)| all(&entry.node, false, spans));
+    entries.iter().filter(|entry| entry.key != "url").for_each(|entry| all(&entry.node, false, spans));
 }
 
 fn children(node: &Node) -> &[Entry] {

@@ -462,6 +462,11 @@ token = "m4rked2
         "[daemon]\npassword = \"m4rked2\"",
         "[[tracker]]\nheadrs = { a = \"m4rked2\" }",
         "[[tracker]]\nauth_token = \"m4rked2\"",
+        "[[tracker]]\ntokn = \"m4rked2\"",
+        "[[tracker]]\nfile = { toke = \"m4rked2\" }",
+        "[[tracker]]\n[[tracker.table]]\nx = [\"m4rked2\"]",
+        "[log]\nx = \"m4rked2\"",
+        "x = \"m4rked2\"",
     ] {
         let shown = parse(misplaced).unwrap_err().render(false);
         assert!(shown.contains("unknown") && !shown.contains("m4rked2"), "{shown}");
