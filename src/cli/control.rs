@@ -39,8 +39,8 @@ pub(super) struct Control {
 /// Why none is asked.
 #[derive(Debug)]
 pub(super) enum Away {
-    /// None runs with this configuration; where was looked.
-    Nowhere(Vec<PathBuf>),
+    /// None runs with this configuration; where was looked, for people.
+    Nowhere(Vec<String>),
     /// One may be there, and does not answer us.
     Mute(PathBuf, String),
 }
@@ -64,22 +64,26 @@ impl Control {
         // The service's own: systemd says which, also where the file is gone.
         let told = environment.runtime_directory();
         let (places, config) = match told {
-            Some(dir) => (vec![dir], None),
+            Some(dir) => (vec![Place { socket: dir.join(NAME), may_be_closed: false }], None),
             None => (places(config.as_deref(), &environment), config.map(|path| same(&path))),
         };
-        let places: Vec<PathBuf> = places.into_iter().map(|dir| dir.join(NAME)).collect();
-        let mut mute = None;
-        for path in &places {
+        let (mut looked, mut mute) = (Vec::new(), None);
+        for Place { socket: path, may_be_closed } in &places {
             let control = Control { path: path.clone() };
             match control.config_path().await {
                 Ok(theirs) if config.as_ref().is_none_or(|ours| *ours == theirs) => return Ok(control),
                 // Another's, or nobody's.
-                Ok(_) => {}
-                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {}
+                Ok(_) => looked.push(path.display().to_string()),
+                Err(error) if matches!(error.kind(), ErrorKind::NotFound | ErrorKind::ConnectionRefused) => {
+                    looked.push(path.display().to_string());
+                }
+                Err(_) if *may_be_closed && is_closed(path) => {
+                    looked.push(format!("{} (closed to you)", path.display()))
+                }
                 Err(error) => mute = mute.or(Some(Away::Mute(path.clone(), error.to_string()))),
             }
         }
-        Err(mute.unwrap_or(Away::Nowhere(places)))
+        Err(mute.unwrap_or(Away::Nowhere(looked)))
     }
 
     async fn config_path(&self) -> io::Result<PathBuf> {
@@ -222,7 +226,6 @@ impl From<Away> for Failure {
     fn from(away: Away) -> Failure {
         match away {
             Away::Nowhere(places) => {
-                let places: Vec<String> = places.iter().map(|path| path.display().to_string()).collect();
                 Failure::no_daemon(format!("no daemon runs with this configuration: looked at {}", places.join(", ")))
             }
             Away::Mute(path, why) => {
@@ -233,9 +236,24 @@ impl From<Away> for Failure {
     }
 }
 
-fn places(config: Option<&Path>, environment: &Environment) -> Vec<PathBuf> {
+/// Where a daemon may answer.
+struct Place {
+    socket: PathBuf,
+    /// Whether to take no notice where the directory lets nobody like us in. The state of a service never does; its socket
+    /// is elsewhere, in a directory that is there as long as the service runs.
+    may_be_closed: bool,
+}
+
+fn places(config: Option<&Path>, environment: &Environment) -> Vec<Place> {
     let state = config.map_or_else(|| environment.state_dir(), |path| config::state_dir(path, environment));
-    environment.user_runtime_dir().into_iter().chain([state, SYSTEM.into()]).chain(instances()).collect()
+    let place = |dir: PathBuf| Place { socket: dir.join(NAME), may_be_closed: dir == state };
+    let places = environment.user_runtime_dir().into_iter().chain([state.clone(), SYSTEM.into()]).chain(instances());
+    places.map(place).collect()
+}
+
+/// Whether its directory lets us see nothing.
+fn is_closed(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == ErrorKind::PermissionDenied)
 }
 
 /// Where the sockets of `trackd@NAME.service` are.

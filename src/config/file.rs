@@ -41,7 +41,9 @@ pub fn locate(explicit: Option<&Path>, env: &Environment) -> Result<PathBuf, Fau
     }
     // One that may be there, and may not be looked for, is one that cannot be read: that is told of it later.
     let may_be = |path: &PathBuf| !matches!(path.try_exists(), Ok(false));
-    ["config.toml", SYSTEM].iter().map(PathBuf::from).find(may_be).ok_or_else(|| {
+    // A directory that may not be entered is where somebody else was: `runuser -u trackd` leaves its user in root's home.
+    let here = Path::new(".").try_exists().is_ok().then_some("config.toml");
+    here.into_iter().chain([SYSTEM]).map(PathBuf::from).find(may_be).ok_or_else(|| {
         let fault = Fault::new(Place::Whole, format!("no configuration: neither ./config.toml nor {SYSTEM} is there"))
             .hint(format!("name one with --config FILE or {CONFIG}"));
         Faults::new(Files::one(Path::new("config.toml"), ""), vec![fault], &[])
@@ -62,6 +64,11 @@ pub fn load(path: &Path, env: &Environment) -> Result<Config, Faults> {
         fault => fault,
     };
     Err(Faults::new(files, refused.into_iter().map(fault).collect(), &[]))
+}
+
+/// Whether all files of a configuration can be read, whatever they hold.
+pub fn is_readable(path: &Path) -> bool {
+    Files::read(path).1.is_empty()
 }
 
 /// `daemon.state_dir` of files that need not hold otherwise; where none says, or can be read, the default.

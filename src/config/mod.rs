@@ -30,6 +30,6 @@ pub use checked::{
 pub use diff::{Diff, diff};
 pub use environment::Environment;
 pub use fault::{Fault, Faults};
-pub use file::{load, locate, parse, state_dir};
+pub use file::{is_readable, load, locate, parse, state_dir};
 pub use secret::Secret;
 pub use template::Template;

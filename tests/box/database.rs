@@ -29,7 +29,16 @@ pub fn peer(service: &Service<'_>) -> Outcome<()> {
     )?;
     let role = service
         .ask("SELECT DISTINCT usename FROM pg_stat_activity WHERE usename = 'trackd' AND client_addr IS NULL")?;
-    expect(role == "trackd", || format!("connected as {role:?}"))
+    expect(role == "trackd", || format!("connected as {role:?}"))?;
+    // As documented, typed by root at home: nobody else may enter it.
+    let machine = service.machine;
+    machine.run("cd /root && runuser -u trackd -- trackd check && runuser -u trackd -- trackd reload")?;
+    machine.run("id member >/dev/null 2>&1 || useradd --groups trackd member")?;
+    machine.run("cd /root && runuser -u member -- trackd reload && systemctl stop trackd")?;
+    let said = machine.say("cd /root && runuser -u member -- trackd reload")?;
+    expect(said.code == Some(69) && said.text.contains("no daemon runs"), || {
+        format!("a member, where none runs: status {:?}, expected 69: {}", said.code, said.text)
+    })
 }
 
 /// As after a boot at which PostgreSQL fails.
