@@ -171,6 +171,13 @@ fn load(explicit: Option<&Path>) -> Result<Config, Failure> {
     config::load(&path, &environment).map_err(faults)
 }
 
+/// `daemon.state_dir` of a configuration with faults; `None`: it cannot be read.
+fn readable_state_dir(explicit: Option<&Path>) -> Option<PathBuf> {
+    let environment = Environment::of_process();
+    let path = config::locate(explicit, &environment).ok()?;
+    config::is_readable(&path).then(|| config::state_dir(&path, &environment))
+}
+
 #[cfg(test)]
 mod tests {
     use super::is_daemon;

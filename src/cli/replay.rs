@@ -13,7 +13,7 @@ use crate::spool::{self, Bad, Entry, Found, Listed, SetAside};
 use crate::store::notify;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -39,7 +39,7 @@ struct Line {
     scheduled_at: Option<Timestamp>,
     #[serde(flatten)]
     became: Became,
-    file: PathBuf,
+    file: String,
 }
 
 /// What became of a file.
@@ -72,16 +72,19 @@ impl What {
     }
 }
 
-pub(super) async fn replay(spooled: &Spooled, args: Args) -> Result<(), Failure> {
+pub(super) async fn replay(spooled: Spooled, args: Args) -> Result<(), Failure> {
     let Aside { listed, others } = spooled.aside(args.name).await?;
     let mut lines = Vec::with_capacity(listed.len() + others.len());
     let landed = match spooled {
         _ if listed.is_empty() => Ok(()),
-        Spooled::Daemon(control) => by_daemon(control, listed, args.current, &mut lines).await,
-        Spooled::Here(config) => here(config, listed, args.current, &mut lines).await,
+        Spooled::Daemon(control) => by_daemon(&control, listed, args.current, &mut lines).await,
+        Spooled::Here(files) => here(&*files.into_config()?, listed, args.current, &mut lines).await,
     };
     lines.extend(others.into_iter().map(Line::other));
-    show(&lines, args.json)?;
+    // Where not even the first could be tried, something is set aside all the same.
+    if landed.is_ok() || !lines.is_empty() {
+        show(&lines, args.json)?;
+    }
     landed?;
     let stay = lines.iter().filter(|line| line.became.outcome != What::Landed).count();
     if stay == 0 { Ok(()) } else { Err(Failure::work(format!("{stay} of {} files stay set aside", lines.len()))) }
@@ -208,10 +211,12 @@ impl Became {
 
 impl Line {
     fn of(listed: Listed, became: Became) -> Line {
-        Line { tracker: Some(listed.tracker), scheduled_at: Some(listed.scheduled_at), became, file: listed.file }
+        let file = listed.file.display().to_string();
+        Line { tracker: Some(listed.tracker), scheduled_at: Some(listed.scheduled_at), became, file }
     }
 
     fn other(SetAside { file, reason }: SetAside) -> Line {
+        let file = file.display().to_string();
         Line { tracker: None, scheduled_at: None, became: Became::not(What::NotWhole, reason), file }
     }
 }
@@ -224,7 +229,7 @@ fn show(lines: &[Line], json: bool) -> Result<(), Failure> {
         return print::line("nothing is set aside");
     }
     let row = |line: &Line| {
-        let at = line.scheduled_at.map_or_else(|| line.file.display().to_string(), print::time);
+        let at = line.scheduled_at.map_or_else(|| line.file.clone(), print::time);
         let rows = line.became.rows.map_or_else(String::new, |rows| rows.to_string());
         vec![
             line.tracker.clone().unwrap_or_default(),

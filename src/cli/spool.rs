@@ -6,6 +6,7 @@ use super::failure::Failure;
 use super::spooled::{Payload, Spooled, Unread};
 use super::{print, replay};
 use crate::spool::{Listed, Report, SetAside};
+use serde::Serialize;
 use std::fs::{DirBuilder, File};
 use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -45,7 +46,7 @@ pub(super) async fn spool(explicit: Option<&Path>, command: Command) -> Result<(
         Command::Ls { name, json } => ls(&spooled.waiting(name).await?, json),
         Command::Check { json } => check(&spooled.check().await?, json),
         Command::Export { name, to } => export(&spooled, name, &to).await,
-        Command::Replay(args) => replay::replay(&spooled, args).await,
+        Command::Replay(args) => replay::replay(spooled, args).await,
     }
 }
 
@@ -60,15 +61,21 @@ fn ls(listed: &[Listed], json: bool) -> Result<(), Failure> {
     print::table(&["tracker", "scheduled at", "bytes", "file"], &listed.iter().map(row).collect::<Vec<_>>())
 }
 
+/// A file that is not whole.
+#[derive(Serialize)]
+struct NotWhole<'r> {
+    state: &'static str,
+    #[serde(flatten)]
+    bad: &'r SetAside,
+}
+
 fn check(report: &Report, json: bool) -> Result<(), Failure> {
-    let all =
-        || report.bad.iter().map(|bad| ("waits", bad)).chain(report.set_aside.iter().map(|bad| ("set aside", bad)));
+    let of = |state| move |bad| NotWhole { state, bad };
+    let all = || report.bad.iter().map(of("waits")).chain(report.set_aside.iter().map(of("set aside")));
     if json {
-        print::json_lines(
-            all().map(|(state, bad)| serde_json::json!({"state": state, "file": bad.file, "reason": bad.reason})),
-        )?;
+        print::json_lines(all())?;
     } else if all().next().is_some() {
-        let row = |(state, bad): (&str, &SetAside)| {
+        let row = |NotWhole { state, bad }: NotWhole<'_>| {
             vec![state.to_owned(), bad.file.display().to_string(), bad.reason.clone()]
         };
         print::table(&["state", "file", "reason"], &all().map(row).collect::<Vec<_>>())?;
@@ -111,9 +118,15 @@ fn write(to: &Path, file: &Path, body: &[u8], meta: &[u8]) -> Result<(), (PathBu
     let name = file.file_name().unwrap_or_default().to_string_lossy();
     for (end, parts) in [("body", [body, b""]), ("json", [meta, b"\n"])] {
         let path = dir.join(format!("{name}.{end}"));
-        let opened = File::options().write(true).create_new(true).mode(0o600).open(&path);
-        let written = opened.and_then(|mut file| parts.iter().try_for_each(|part| file.write_all(part)));
-        written.map_err(|error| (path, error))?;
+        let mut file = match File::options().write(true).create_new(true).mode(0o600).open(&path) {
+            Ok(file) => file,
+            Err(error) => return Err((path, error)),
+        };
+        if let Err(error) = parts.iter().try_for_each(|part| file.write_all(part)) {
+            // Half a payload is not to be taken for a whole one.
+            let _ = std::fs::remove_file(&path);
+            return Err((path, error));
+        }
     }
     Ok(())
 }

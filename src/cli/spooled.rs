@@ -20,11 +20,22 @@ const PATIENCE: Duration = Duration::from_secs(10 * 60);
 /// Bytes of a reason.
 const REASON: usize = 64 << 10;
 
+/// In the state directory.
+const SPOOL: &str = "spool";
+
 /// Who looks.
 #[derive(Debug)]
 pub(super) enum Spooled {
     Daemon(Control),
-    Here(Box<Config>),
+    Here(Here),
+}
+
+/// A spool whose files are read here.
+#[derive(Debug)]
+pub(super) struct Here {
+    dir: PathBuf,
+    /// Or its faults: who looks at what waits needs no more of it than the directory, the more so when nothing starts.
+    config: Result<Box<Config>, Failure>,
 }
 
 /// What was set aside: files with the name of an entry, and all others.
@@ -56,15 +67,26 @@ pub(super) enum Unread {
 }
 
 impl Spooled {
-    /// The spool of this configuration.
+    /// The spool of this configuration. Where no daemon runs and it has faults, the directory is told: it may be the default.
     ///
     /// # Errors
     /// No daemon runs, and the configuration cannot be read.
     pub(super) async fn find(explicit: Option<&Path>) -> Result<Spooled, Failure> {
-        Ok(match control::running(explicit).await {
-            Some(control) => Spooled::Daemon(control),
-            None => Spooled::Here(Box::new(super::load(explicit)?)),
-        })
+        if let Some(control) = control::running(explicit).await {
+            return Ok(Spooled::Daemon(control));
+        }
+        let (state, config) = match super::load(explicit) {
+            Ok(config) => (config.daemon.state_dir.clone(), Ok(Box::new(config))),
+            Err(faults) => match super::readable_state_dir(explicit) {
+                Some(state) => (state, Err(faults)),
+                None => return Err(faults),
+            },
+        };
+        let dir = state.join(SPOOL);
+        if config.is_err() {
+            super::print::diagnostic(format!("trackd: the configuration has faults; the spool in {}:", dir.display()));
+        }
+        Ok(Spooled::Here(Here { dir, config }))
     }
 
     /// What waits, of one tracker or of all, by tracker and instant.
@@ -74,7 +96,7 @@ impl Spooled {
     pub(super) async fn waiting(&self, tracker: Option<String>) -> Result<Vec<Listed>, Failure> {
         match self {
             Spooled::Daemon(control) => ask(control, SpoolWish::Ls { tracker }).await,
-            Spooled::Here(config) => waiting(config, tracker.as_deref()),
+            Spooled::Here(here) => waiting(&here.dir, here.known(), tracker.as_deref()),
         }
     }
 
@@ -82,7 +104,7 @@ impl Spooled {
     pub(super) async fn check(&self) -> Result<Report, Failure> {
         match self {
             Spooled::Daemon(control) => ask(control, SpoolWish::Check).await,
-            Spooled::Here(config) => check(config),
+            Spooled::Here(here) => check(&here.dir),
         }
     }
 
@@ -90,7 +112,7 @@ impl Spooled {
     pub(super) async fn aside(&self, tracker: Option<String>) -> Result<Aside, Failure> {
         match self {
             Spooled::Daemon(control) => ask(control, SpoolWish::Aside { tracker }).await,
-            Spooled::Here(config) => aside(config, tracker.as_deref()),
+            Spooled::Here(here) => aside(&here.dir, here.known(), tracker.as_deref()),
         }
     }
 
@@ -110,8 +132,23 @@ impl Spooled {
                     false => parted(answer.into_body()),
                 }
             }
-            Spooled::Here(config) => read(config, &listed.tracker, &listed.file),
+            Spooled::Here(here) => read(&here.dir, &listed.tracker, &listed.file),
         }
+    }
+}
+
+impl Here {
+    /// The configuration, for what takes more than a look.
+    ///
+    /// # Errors
+    /// It has faults.
+    pub(super) fn into_config(self) -> Result<Box<Config>, Failure> {
+        self.config
+    }
+
+    /// The configuration, if it has no faults.
+    fn known(&self) -> Option<&Config> {
+        self.config.as_deref().ok()
     }
 }
 
@@ -129,27 +166,27 @@ fn parted(mut whole: Bytes) -> Result<Payload, Failure> {
     Ok(Payload::Whole { meta: whole, body })
 }
 
-pub(super) fn waiting(config: &Config, tracker: Option<&str>) -> Result<Vec<Listed>, Failure> {
-    let (mut listed, _) = Look::new(&dir(config)).entries()?;
-    of_tracker(config, tracker, &mut listed)?;
+pub(super) fn waiting(dir: &Path, known: Option<&Config>, tracker: Option<&str>) -> Result<Vec<Listed>, Failure> {
+    let (mut listed, _) = Look::new(dir).entries()?;
+    of_tracker(known, tracker, &mut listed)?;
     Ok(listed)
 }
 
-pub(super) fn check(config: &Config) -> Result<Report, Failure> {
-    Ok(Look::new(&dir(config)).check()?)
+pub(super) fn check(dir: &Path) -> Result<Report, Failure> {
+    Ok(Look::new(dir).check()?)
 }
 
-pub(super) fn aside(config: &Config, tracker: Option<&str>) -> Result<Aside, Failure> {
-    let (mut listed, mut others) = Bad::new(&dir(config)).files()?;
-    of_tracker(config, tracker, &mut listed)?;
+pub(super) fn aside(dir: &Path, known: Option<&Config>, tracker: Option<&str>) -> Result<Aside, Failure> {
+    let (mut listed, mut others) = Bad::new(dir).files()?;
+    of_tracker(known, tracker, &mut listed)?;
     if tracker.is_some() {
         others.clear();
     }
     Ok(Aside { listed, others })
 }
 
-pub(super) fn read(config: &Config, tracker: &str, file: &Path) -> Result<Payload, Failure> {
-    Ok(match Look::new(&dir(config)).read(tracker, file)? {
+pub(super) fn read(dir: &Path, tracker: &str, file: &Path) -> Result<Payload, Failure> {
+    Ok(match Look::new(dir).read(tracker, file)? {
         Found::Whole(entry, meta) => Payload::Whole { meta, body: entry.body },
         Found::Bad(reason) => Payload::Not(Unread::Bad(reason)),
         Found::Gone => Payload::Not(Unread::Gone),
@@ -158,15 +195,18 @@ pub(super) fn read(config: &Config, tracker: &str, file: &Path) -> Result<Payloa
 
 /// The spool's directory.
 pub(super) fn dir(config: &Config) -> PathBuf {
-    config.daemon.state_dir.join("spool")
+    config.daemon.state_dir.join(SPOOL)
 }
 
-/// Those of one tracker. One that left the configuration may still have some; one that has neither is misspelt.
-fn of_tracker(config: &Config, tracker: Option<&str>, listed: &mut Vec<Listed>) -> Result<(), Failure> {
+/// Those of one tracker. One that left the configuration may still have some; one that has neither is misspelt, as far
+/// as the configuration is known.
+fn of_tracker(known: Option<&Config>, tracker: Option<&str>, listed: &mut Vec<Listed>) -> Result<(), Failure> {
     let Some(name) = tracker else { return Ok(()) };
     listed.retain(|listed| listed.tracker == name);
-    if listed.is_empty() && !config.trackers.iter().any(|tracker| tracker.name == name) {
-        return Err(super::once::unknown(config, name));
+    match known {
+        Some(config) if listed.is_empty() && !config.trackers.iter().any(|tracker| tracker.name == name) => {
+            Err(super::once::unknown(config, name))
+        }
+        _ => Ok(()),
     }
-    Ok(())
 }

@@ -1,7 +1,7 @@
 //! What the room promises, on a real disk.
 
 use super::*;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::PathBuf;
 use tempfile::TempDir;
 
@@ -250,6 +250,20 @@ fn what_people_take_from_bad_is_no_longer_counted_and_a_name_that_is_there_twice
     assert_eq!((*found, spool.stats().bad), (entry("a", 1), 1));
     Bad::new(&dir).landed(&listed[1].tracker, &listed[1].file).unwrap();
     assert_eq!(files(dir.join("bad/a")), 0);
+}
+
+#[test]
+fn what_root_writes_in_the_spool_of_another_account_is_that_accounts() {
+    let (_home, dir, spool) = opened();
+    spool.put(&entry("a", 1)).unwrap();
+    spool.set_aside(&spool.next("a").unwrap(), "its run failed: …".into()).unwrap();
+    let (listed, _) = Bad::new(&dir).files().unwrap();
+    let owner = |path: &Path| std::fs::metadata(path).map(|it| (it.uid(), it.gid())).unwrap();
+    // Without root there is no other account.
+    let _ = std::os::unix::fs::chown(dir.join("bad/a"), Some(4711), Some(4712));
+    Bad::new(&dir).stays("a", &listed[0].file, "another reason").unwrap();
+    let reason = format!("{}.reason", listed[0].file.display());
+    assert_eq!(owner(Path::new(&reason)), owner(&dir.join("bad/a")));
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::ffi::OsString;
 use std::fmt::Debug;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Read, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::Path;
 
 /// What survives a loss of power: contents after `Unsynced::sync`, names after `sync_dir` of their directory.
@@ -19,7 +19,7 @@ pub(super) trait Disk: Debug + Send + Sync {
     fn size(&self, path: &Path) -> io::Result<u64>;
     /// At most one byte more than `limit`.
     fn read(&self, path: &Path, limit: u64) -> io::Result<Vec<u8>>;
-    /// A new file, for the owner alone.
+    /// A new file, for the owner of its directory alone.
     fn write(&self, path: &Path, parts: &[&[u8]]) -> io::Result<Box<dyn Unsynced + '_>>;
     /// Replaces what has the new name.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
@@ -93,6 +93,13 @@ impl Disk for Files {
 
     fn write(&self, path: &Path, parts: &[&[u8]]) -> io::Result<Box<dyn Unsynced + '_>> {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
+        // Root, in the spool of the daemon's account: a file of root's is one that the daemon cannot read.
+        if rustix::process::geteuid().is_root()
+            && let Some(dir) = path.parent()
+        {
+            let owner = fs::metadata(dir)?;
+            fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+        }
         for part in parts {
             file.write_all(part)?;
         }

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use sha2::{Digest, Sha256};
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -352,4 +353,54 @@ fn the_commands_look_beside_the_daemon_that_owns_the_spool() {
     let check = run(&["check"]);
     assert_eq!((check.status.code(), stdout(&check).lines().count()), (Some(1), 2), "{check:?}");
     assert!(stdout(&check).contains("waits\t") && stdout(&check).contains("cut: 1 bytes, expected"), "{check:?}");
+}
+
+#[test]
+fn what_waits_is_looked_at_and_taken_out_although_the_configuration_has_faults_and_nothing_starts() {
+    let home = Home::with("postgres://nobody@%2Fnonexistent/x", &file_tracker("a", RARELY));
+    let (spool, _) = Spool::open(&home.path("state/spool"), ROOM).unwrap();
+    spool.put(&entry("a", 3)).unwrap();
+    let good = std::fs::read_to_string(home.path("config.toml")).unwrap();
+    let token = "Bearer {{ credential.of_the_daemon_alone }}";
+    home.put("config.toml", format!("{good}http = {{ headers = {{ authorization = \"{token}\" }} }}\noops = 1\n"));
+    let run = |args: &[&str]| home.trackd(&[&["spool"], args].concat());
+    let outputs = [&["ls"][..], &["ls", "a"], &["ls", "z"], &["check"], &["export", "--to", "out"]].map(run);
+    assert_eq!(codes(&outputs), [Some(0); 5], "{outputs:?}");
+    assert_eq!(outputs[..3].iter().map(|ls| stdout(ls).lines().count()).collect::<Vec<_>>(), [2, 2, 1]);
+    assert!(stderr(&outputs[0]).contains(&format!("faults; the spool in {}", home.path("state/spool").display())));
+    assert_eq!(stdout(&outputs[4]), "1 payloads copied to out\n");
+    // It takes more to land something, and it is told what; not that there is nothing.
+    let file = stdout(&run(&["ls"])).lines().nth(1).unwrap().split('\t').nth(3).unwrap().to_owned();
+    std::fs::create_dir_all(home.path("state/spool/bad/a")).unwrap();
+    std::fs::rename(&file, file.replace("/entries/", "/bad/")).unwrap();
+    let faulty = run(&["replay"]);
+    assert_eq!((faulty.status.code(), stdout(&faulty)), (Some(78), String::new()), "{faulty:?}");
+    home.put("config.toml", good);
+    let away = run(&["replay"]);
+    assert_eq!((away.status.code(), stdout(&away)), (Some(69), String::new()), "{away:?}");
+    std::fs::remove_file(home.path("config.toml")).unwrap();
+    assert_eq!(run(&["--config", "config.toml", "ls"]).status.code(), Some(78));
+}
+
+#[test]
+fn a_name_that_is_no_text_is_shown_as_far_as_it_can_be() {
+    let home = Home::with("postgres://nobody@%2Fnonexistent/x", &file_tracker("a", RARELY));
+    std::fs::create_dir_all(home.path("state/spool/bad/a")).unwrap();
+    std::fs::write(home.path("state/spool/bad/a").join(std::ffi::OsStr::from_bytes(b"odd\xff")), "x").unwrap();
+    for command in [&["spool", "check", "--json"][..], &["spool", "replay", "--json"]] {
+        let output = home.trackd(command);
+        assert!(output.status.code() == Some(1) && stdout(&output).contains("/bad/a/odd\u{fffd}\""), "{output:?}");
+    }
+}
+
+#[test]
+fn a_copy_for_which_there_is_no_room_is_not_left_half() {
+    let home = Home::with("postgres://nobody@%2Fnonexistent/x", &file_tracker("a", RARELY));
+    let (spool, _) = Spool::open(&home.path("state/spool"), ROOM).unwrap();
+    spool.put(&entry("a", 49)).unwrap();
+    // A limit of 1 KiB a file, as a disk that is full.
+    let limited = ["-c", "trap '' XFSZ; ulimit -f 1; exec \"$0\" spool export --to out", env!("CARGO_BIN_EXE_trackd")];
+    let output = Command::new("bash").args(limited).current_dir(home.path("")).env_remove("RUST_LOG").output().unwrap();
+    assert!(output.status.code() == Some(1) && stderr(&output).contains("write out/a/1970"), "{output:?}");
+    assert_eq!(std::fs::read_dir(home.path("out/a")).unwrap().count(), 0);
 }

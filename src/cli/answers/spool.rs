@@ -64,17 +64,17 @@ impl Desk {
         wish: SpoolWish,
     ) -> Result<SpoolAnswer, Refusal> {
         match wish {
-            SpoolWish::Ls { tracker } => {
-                found(&self.look(move || spooled::waiting(&config, tracker.as_deref())).await?)
-            }
-            SpoolWish::Check => found(&self.look(move || spooled::check(&config)).await?),
-            SpoolWish::Aside { tracker } => {
-                found(&self.look(move || spooled::aside(&config, tracker.as_deref())).await?)
-            }
+            SpoolWish::Ls { tracker } => found(
+                &self.look(move || spooled::waiting(&spooled::dir(&config), Some(&config), tracker.as_deref())).await?,
+            ),
+            SpoolWish::Check => found(&self.look(move || spooled::check(&spooled::dir(&config))).await?),
+            SpoolWish::Aside { tracker } => found(
+                &self.look(move || spooled::aside(&spooled::dir(&config), Some(&config), tracker.as_deref())).await?,
+            ),
             SpoolWish::Read { tracker, file } => {
                 let room = timeout(PATIENCE, Arc::clone(&self.in_memory).acquire_owned()).await;
                 let Ok(Ok(room)) = room else { return Err(busy("reads a payload")) };
-                match self.look(move || spooled::read(&config, &tracker, &file)).await? {
+                match self.look(move || spooled::read(&spooled::dir(&config), &tracker, &file)).await? {
                     Payload::Whole { meta, body } => Ok(pieces(meta, body, room)),
                     Payload::Not(unread) => found(&unread),
                 }
