@@ -102,6 +102,7 @@ impl Opening {
                 tracing::warn!(error = %error, hint = error.hint, "database is away: payloads are kept until it is back");
                 told = Some(Instant::now());
             }
+            self.state.away(error.to_string());
             self.away.notify_one();
             tokio::time::sleep(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);

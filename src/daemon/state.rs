@@ -192,7 +192,18 @@ impl State {
 
     /// Where the daemon is in its life.
     pub fn phase(&self, phase: Phase) {
-        self.lock().head.phase = phase;
+        let mut inner = self.lock();
+        inner.head.phase = phase;
+        if phase == Phase::Running {
+            inner.head.database_error = None;
+        }
+        drop(inner);
+        self.touch();
+    }
+
+    /// Why the ledger cannot be opened. It is told where the connections know no better: they may be well.
+    pub fn away(&self, error: String) {
+        self.lock().head.database_error = Some(error);
         self.touch();
     }
 
@@ -224,7 +235,7 @@ impl State {
         Status {
             workers_busy: gauges.workers_busy,
             queued: gauges.queued,
-            database_error: gauges.database_error,
+            database_error: gauges.database_error.or(status.database_error),
             pool: gauges.pool,
             spool: gauges.spool,
             ..status
@@ -333,4 +344,25 @@ fn count(run: &Run, totals: &mut Totals) {
     }
     totals.rows_written += u64::try_from(run.rows_written).unwrap_or(0);
     totals.rows_rejected += u64::try_from(run.rows_rejected).unwrap_or(0);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn why_the_ledger_is_not_open_is_known_where_no_connection_says_so_and_until_it_is() {
+        let config = crate::config::parse("", std::path::Path::new("c.toml"), &Default::default());
+        let config = config.expect("an empty file is a configuration");
+        let state = State::new(&config, "test:1", Timestamp::UNIX_EPOCH);
+        let shown = |of_connections: Option<&str>| {
+            let gauges = Gauges { database_error: of_connections.map(str::to_owned), ..Gauges::default() };
+            state.snapshot(gauges, Timestamp::UNIX_EPOCH).database_error
+        };
+        state.away("refused".into());
+        state.phase(Phase::Degraded);
+        assert_eq!([shown(None).as_deref(), shown(Some("reset")).as_deref()], [Some("refused"), Some("reset")]);
+        state.phase(Phase::Running);
+        assert_eq!(shown(None), None);
+    }
 }
