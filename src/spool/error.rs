@@ -99,6 +99,9 @@ impl Error {
             }
             Kind::Full(_) => "bring the database back, or raise daemon.spool_max; nothing was removed".into(),
             Kind::Owned { .. } => "one trackd a state directory: stop the other, or set daemon.state_dir".into(),
+            Kind::Io { cause, .. } if cause.kind() == io::ErrorKind::PermissionDenied => {
+                "daemon.state_dir is for the account that trackd runs as: be root, or that account".into()
+            }
             Kind::Io { .. } => "daemon.state_dir must be a directory that trackd may read and write".into(),
             Kind::Busy { .. } | Kind::Name { .. } | Kind::Large { .. } | Kind::Stranger { .. } => return None,
         })

@@ -16,7 +16,9 @@ pub(super) fn prepare_home(state_dir: &Path, account: &Account) -> Result<PathBu
     let failed = |path: &Path| {
         let path = path.to_owned();
         move |error: std::io::Error| {
-            EmbeddedError::io("make", &path, error).with_hint("set daemon.state_dir to a directory trackd may write")
+            EmbeddedError::io("make", &path, error).with_hint(
+                "daemon.state_dir must be a directory that trackd may write; that of a service is for its account: be root, or that account",
+            )
         }
     };
     let is_new = !state_dir.exists();
