@@ -92,16 +92,18 @@ pub fn audit(case: &Case) -> Verdict {
     verdict
 }
 
-/// Each instant between the first and the last has one row, and no other has. Of those after its tracker had gone, which
-/// a daemon that did not know of it ran, or one whose clock was fast, none need be there.
+/// Each instant between the first and the last has one row, and no other has. Of those before its tracker came, which a
+/// daemon ran whose clock was slow, none need be there; nor of those after it had gone, of one whose clock was fast, or
+/// that did not know of it.
 fn instants(tracker: &Tracker, runs: &[&Run], verdict: &mut Verdict) {
     let mut rows: BTreeMap<Millis, Vec<&Run>> = BTreeMap::new();
     for run in runs {
         rows.entry(run.at).or_default().push(run);
     }
-    let (Some(first), Some(last)) = (rows.keys().next(), rows.keys().next_back()) else { return };
-    let last = tracker.gone.map_or(*last, |gone| gone.min(*last));
-    for at in tracker.instants(*first, last) {
+    let mut since = rows.range(tracker.came.unwrap_or(Millis::MIN)..).map(|(at, _)| at);
+    let first = since.next().copied().unwrap_or(Millis::MAX);
+    let last = rows.keys().next_back().copied().unwrap_or(Millis::MIN);
+    for at in tracker.instants(first, tracker.gone.map_or(last, |gone| gone.min(last))) {
         verdict.add("instants", 1);
         if !rows.contains_key(&at) {
             verdict.say(Wrong::Lost, &tracker.name, at, "the instant has no ledger row".into());

@@ -2,7 +2,7 @@
 //!
 //! Must not know: the plan, what becomes of the data.
 
-use super::fleet::tracker;
+use super::fleet::{Tracker, tracker};
 use super::plan::{Injection, Target};
 use super::source::now;
 use super::stage::Stage;
@@ -148,7 +148,7 @@ fn change(stage: &Stage, random: &mut fastrand::Rng) {
         0 if guests.len() < MOST_GUESTS => {
             // Of a new name: one that was away for a while may, or may not, have missed instants.
             let n = fleet.ever.len();
-            fleet.add(tracker(format!("g{n}"), n, random));
+            fleet.add(Tracker { came: Some(now()), ..tracker(format!("g{n}"), n, random) });
         }
         1 if !guests.is_empty() => fleet.remove(guests[random.usize(0..guests.len())], now()),
         _ => fleet.patient = !fleet.patient,

@@ -34,6 +34,8 @@ pub struct Tracker {
     pub rows: usize,
     /// Keys the answer does not show any more are deleted (state).
     pub deletes: bool,
+    /// When it was put into the configuration; `None`: it was in the first.
+    pub came: Option<Millis>,
     /// When it was taken out of the configuration.
     pub gone: Option<Millis>,
 }
@@ -70,6 +72,7 @@ pub fn tracker(name: String, n: usize, random: &mut fastrand::Rng) -> Tracker {
         // More than travels as arrays, now and then.
         rows: if n % 8 == 4 { 700 } else { random.usize(1..6) },
         deletes: random.bool(),
+        came: None,
         gone: None,
     }
 }
