@@ -95,10 +95,11 @@ impl Disk for Files {
         let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
         // Root, in the spool of the daemon's account: a file of root's is one that the daemon cannot read.
         if rustix::process::geteuid().is_root()
-            && let Some(dir) = path.parent()
+            && let Some(Ok(owner)) = path.parent().map(fs::metadata)
+            && owner.uid() != 0
         {
-            let owner = fs::metadata(dir)?;
-            fchown(&file, Some(owner.uid()), Some(owner.gid()))?;
+            // Where that is refused (a container's root), it is kept all the same.
+            let _ = fchown(&file, Some(owner.uid()), Some(owner.gid()));
         }
         for part in parts {
             file.write_all(part)?;
