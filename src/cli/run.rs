@@ -5,6 +5,7 @@ use super::answers::{self, Desk};
 use super::database::Database;
 use super::failure::Failure;
 use super::pages::Pages;
+use super::spooled;
 use crate::admin::socket::{Socket, SocketError};
 use crate::config::{self, Config, Environment, Tracker};
 use crate::daemon::signal::Signals;
@@ -127,8 +128,7 @@ fn control_socket(dir: &Path) -> Result<Option<Arc<Socket>>, Failure> {
 
 /// The payloads of this state directory that wait for the database.
 fn spool(config: &Config) -> Result<Arc<Spool>, Failure> {
-    let dir = config.daemon.state_dir.join("spool");
-    let (spool, bad) = Spool::open(&dir, config.daemon.spool_max).map_err(|error| {
+    let (spool, bad) = Spool::open(&spooled::dir(config), config.daemon.spool_max).map_err(|error| {
         let failure =
             if error.is_owned() { Failure::work(error.to_string()) } else { Failure::config(error.to_string()) };
         failure.with_hint(error.hint())

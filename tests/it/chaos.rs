@@ -147,24 +147,18 @@ fn a_good_state_passes_and_is_counted() {
 #[test]
 fn a_ledger_row_that_is_missing_there_twice_off_schedule_or_never_ended_is_found() {
     finds("Lost a 5: the instant has no ledger row", |case| case.found.runs.retain(|run| run.at != 5_000));
-    let gone = |at: Millis| {
-        move |case: &mut Case| {
+    let is_missing = |of: &dyn Fn(&mut Tracker)| {
+        let said = says(|case| {
             case.found.runs.retain(|run| (run.tracker.as_str(), run.at) != ("a", 5_000));
             case.answers.retain(|answer| (answer.tracker.as_str(), answer.at) != ("a", 5_000));
-            case.trackers[0].gone = Some(at);
-        }
+            of(&mut case.trackers[0]);
+        });
+        said.iter().any(|finding| finding.contains("a 5: the instant has no ledger row"))
     };
-    let is_missing = |at| says(gone(at)).iter().any(|finding| finding.contains("a 5: the instant has no ledger row"));
-    assert!(is_missing(5_000) && !is_missing(4_999), "whose tracker had gone need not be there");
-    let came = |at: Millis| {
-        move |case: &mut Case| {
-            case.found.runs.retain(|run| (run.tracker.as_str(), run.at) != ("a", 5_000));
-            case.answers.retain(|answer| (answer.tracker.as_str(), answer.at) != ("a", 5_000));
-            case.trackers[0].came = Some(at);
-        }
-    };
-    let is_missing = |at| says(came(at)).iter().any(|finding| finding.contains("a 5: the instant has no ledger row"));
-    assert!(is_missing(4_000) && !is_missing(4_001), "whose tracker had not come need not be there");
+    let gone = |at: Millis| is_missing(&|tracker| tracker.gone = Some(at));
+    assert!(gone(5_000) && !gone(4_999), "whose tracker had gone need not be there");
+    let came = |at: Millis| is_missing(&|tracker| tracker.came = Some(at));
+    assert!(came(4_000) && !came(4_001), "whose tracker had not come need not be there");
     finds("Lost b 9: the instant has no ledger row", |case| case.found.runs.retain(|run| run.at != 9_000));
     // One that landed: its rows are of no run then, too.
     finds("Doubled a 3: 3 rows of run a-3000, which is not on record", |case| {

@@ -122,6 +122,16 @@ async fn a_replay_beside_the_daemon_shapes_by_the_plan_of_its_time_or_by_the_cur
     stop(daemon).await;
 }
 
+/// Two trackers, of which one is hurt.
+fn a_and_c(database: &Database, statement_timeout: &str) -> Home {
+    let mut home = Home::new(database, &(file_tracker("a", "200ms") + &file_tracker("c", "200ms")));
+    home.set("TRACKD_DATABASE__STATEMENT_TIMEOUT", statement_timeout);
+    for name in ["a.json", "c.json"] {
+        home.put(name, r#"{"rows":[{"k":"a","v":1}]}"#);
+    }
+    home
+}
+
 /// A table that takes no row for now; mended by `DROP TRIGGER refuse ON …`.
 fn refusing(table: &str) -> String {
     format!("CREATE TRIGGER refuse BEFORE INSERT ON {table} EXECUTE FUNCTION refuse()")
@@ -130,11 +140,7 @@ fn refusing(table: &str) -> String {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_tracker_whose_landing_hangs_holds_up_what_waits_of_no_other() {
     let database = Server::shared().database().await;
-    let mut home = Home::new(&database, &(file_tracker("a", "200ms") + &file_tracker("c", "200ms")));
-    home.set("TRACKD_DATABASE__STATEMENT_TIMEOUT", "10m");
-    for name in ["a.json", "c.json"] {
-        home.put(name, r#"{"rows":[{"k":"a","v":1}]}"#);
-    }
+    let home = a_and_c(&database, "10m");
     let daemon = home.run();
     let client = database.client().await;
     eventually("rows of both", PATIENCE, async || {
@@ -168,11 +174,7 @@ async fn a_tracker_whose_landing_hangs_holds_up_what_waits_of_no_other() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_table_that_is_locked_at_a_start_holds_up_its_own_tracker_alone() {
     let database = Server::shared().database().await;
-    let mut home = Home::new(&database, &(file_tracker("a", "200ms") + &file_tracker("c", "200ms")));
-    home.set("TRACKD_DATABASE__STATEMENT_TIMEOUT", "1s");
-    for name in ["a.json", "c.json"] {
-        home.put(name, r#"{"rows":[{"k":"a","v":1}]}"#);
-    }
+    let home = a_and_c(&database, "1s");
     let mut daemon = home.run();
     daemon.says(" ready ", 1).await;
     stop(daemon).await;
