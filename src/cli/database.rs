@@ -15,7 +15,6 @@ use crate::store::{self, Error, Pool, PoolOptions, Surroundings, Target, migrate
 use jiff::Timestamp;
 use std::convert::Infallible;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 use tokio::sync::{Mutex, watch};
@@ -46,7 +45,7 @@ pub(super) struct Database {
     /// Payloads of this process that wait: their runs are dealt with.
     spool: OnceLock<Arc<Spool>>,
     /// Whether runs may land.
-    open: Arc<AtomicBool>,
+    open: watch::Sender<bool>,
     /// The number of the process that had this state directory before: it is gone.
     predecessor: OnceLock<i64>,
     /// For each tracker its tables and those they refer to.
@@ -91,7 +90,7 @@ impl Database {
             embedded,
             instance,
             spool: OnceLock::new(),
-            open: Arc::default(),
+            open: watch::channel(false).0,
             predecessor: OnceLock::new(),
             tables,
         })
@@ -108,8 +107,8 @@ impl Database {
     }
 
     /// Becomes true when runs may land.
-    pub(super) fn opened(&self) -> Arc<AtomicBool> {
-        Arc::clone(&self.open)
+    pub(super) fn opened(&self) -> watch::Receiver<bool> {
+        self.open.subscribe()
     }
 
     /// Where this process keeps payloads that wait. Nobody else owns the spool, so whoever did is gone.

@@ -104,7 +104,7 @@ impl Opening {
             }
             self.state.away(error.to_string());
             self.away.notify_one();
-            tokio::time::sleep(wait).await;
+            self.ledger.back(wait).await;
             wait = (wait * 2).min(LONGEST_WAIT);
         }
     }
@@ -223,6 +223,7 @@ mod tests {
     use std::collections::HashMap;
     use std::path::Path;
     use std::sync::Mutex;
+    use std::sync::atomic::{AtomicUsize, Ordering};
 
     /// Remembers one run of each tracker, at the epoch, and keeps what it is given.
     #[derive(Default)]
@@ -302,6 +303,47 @@ mod tests {
             assert_eq!(*ledger.0.lock().unwrap(), (before[0]..after[0]).collect::<Vec<_>>(), "{missed}");
             assert_eq!((opened.missed, opened.uncounted), (listed + 7, uncounted));
         }
+    }
+
+    /// Away for a while: five looks in vain, and it is back at the sixth wait.
+    #[derive(Default)]
+    struct Away(AtomicUsize, Kept);
+
+    impl Ledger for Away {
+        fn open(&self) -> BoxFuture<'_, Result<(), Unusable>> {
+            let looks = self.0.fetch_add(1, Ordering::Relaxed);
+            let away = || Unusable { class: Class::Retry, message: "away".into(), hint: None };
+            async move { if looks < 6 { Err(away()) } else { Ok(()) } }.boxed()
+        }
+        fn back(&self, within: Duration) -> BoxFuture<'_, ()> {
+            let looks = self.0.load(Ordering::Relaxed);
+            async move { tokio::time::sleep(if looks < 6 { within } else { Duration::from_millis(7) }).await }.boxed()
+        }
+        fn recall(
+            &self,
+            trackers: Vec<String>,
+            until: Option<Timestamp>,
+        ) -> BoxFuture<'_, Result<HashMap<String, Memory>, Unusable>> {
+            self.1.recall(trackers, until)
+        }
+        fn record<'a>(&'a self, runs: &'a [Run]) -> BoxFuture<'a, Result<(), Unusable>> {
+            self.1.record(runs)
+        }
+        fn gauges(&self) -> (Pool, Option<String>) {
+            self.1.gauges()
+        }
+        fn close(&self) -> BoxFuture<'_, ()> {
+            self.1.close()
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_database_that_is_back_is_not_waited_for_any_longer() {
+        let (opening, _) = opening("missed = \"skip\"");
+        let (begun, opening) = (Instant::now(), Opening { ledger: Arc::new(Away::default()), ..opening });
+        opening.open().await.unwrap();
+        let waits = [250, 500, 1_000, 2_000, 4_000, 7].into_iter().sum();
+        assert_eq!(begun.elapsed(), Duration::from_millis(waits));
     }
 
     #[tokio::test]

@@ -26,7 +26,6 @@ use jiff::Timestamp;
 use std::collections::{HashSet, VecDeque};
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -156,7 +155,7 @@ impl Backlog {
     /// Cancel safety: safe; an entry whose landing was dropped is rolled back and waits.
     pub async fn work(&self, report: &(dyn Fn(Outcome) + Send + Sync)) {
         let (mut turn, mut lanes, mut busy) = (VecDeque::new(), FuturesUnordered::new(), HashSet::new());
-        let mut look_at = Instant::now();
+        let (mut look_at, mut open) = (Instant::now(), self.shared.open.clone());
         loop {
             if turn.is_empty() && look_at <= Instant::now() {
                 turn = self.turn(&busy).await;
@@ -179,6 +178,8 @@ impl Backlog {
                     }
                 }
                 () = sleep_until(look_at), if turn.is_empty() => {}
+                // A start has found its database, and what waits was never looked at.
+                Ok(()) = open.changed() => look_at = Instant::now(),
             }
         }
     }
@@ -187,7 +188,7 @@ impl Backlog {
     async fn turn(&self, busy: &HashSet<String>) -> VecDeque<Waiting> {
         let mut waiting = VecDeque::from(self.spool.waiting());
         waiting.retain(|waits| !busy.contains(&waits.tracker));
-        let is_open = self.shared.open.load(Ordering::Acquire);
+        let is_open = *self.shared.open.borrow();
         // One that is back is told of at once. Those at work see it themselves, and must not wait for this.
         if waiting.is_empty() || !is_open || busy.is_empty() && self.shared.pool.begin_within(PAUSE).await.is_err() {
             waiting.clear();

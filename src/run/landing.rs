@@ -53,7 +53,7 @@ impl Landing {
 
     /// Whether runs may land.
     pub(super) fn is_open(&self) -> bool {
-        self.shared.open.load(Ordering::Acquire)
+        *self.shared.open.borrow()
     }
 
     /// Whether the database could not be had: not reached, or it lets nobody in, whatever the reason.

@@ -15,8 +15,8 @@ use crate::store::instance::Instance;
 use crate::store::notify::Notifier;
 use jiff::Timestamp;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
+use tokio::sync::watch;
 
 /// What all plans of a process share.
 #[derive(Debug, Clone)]
@@ -33,13 +33,13 @@ pub struct Shared {
     pub spool: Option<Arc<Spool>>,
     /// Whether runs may land. Before the ledger is whole they go to the spool: one that landed would hide the holes
     /// before it.
-    pub open: Arc<AtomicBool>,
+    pub open: watch::Receiver<bool>,
 }
 
 impl Shared {
     /// For a process that ends with its runs: it waits for the database, and keeps nothing.
     pub fn without_spool(pool: Pool, instance: Arc<Instance>, notifier: Notifier) -> Shared {
-        Shared { pool, hosts: Hosts::default(), instance, notifier, spool: None, open: Arc::new(true.into()) }
+        Shared { pool, hosts: Hosts::default(), instance, notifier, spool: None, open: watch::channel(true).1 }
     }
 }
 

@@ -33,9 +33,7 @@ pub async fn analyze(pool: &Pool, tables: &[String]) -> Result<Analyzed, Error> 
     let names: Vec<String> = ledger.iter().chain(tables).cloned().collect();
     let quoted: Vec<String> = names.iter().map(|name| qualified(name)).collect();
     let question = Statement::new(CHANGED).bind(names, Type::TEXT_ARRAY).bind(quoted, Type::TEXT_ARRAY);
-    let mut guard = pool.begin().await?;
-    let changed = guard.query(question).await?;
-    let _receipt = guard.commit().await?;
+    let changed = pool.query(question).await?;
     let mut analyzed = Analyzed::default();
     for row in &changed {
         match one(pool, row.get("quoted")).await {

@@ -101,10 +101,7 @@ impl Instance {
         .bind(self.lease.as_secs_f64(), Type::FLOAT8)
         .bind(whole_until, Type::TIMESTAMPTZ)
         .bind(said, Type::TIMESTAMPTZ);
-        let mut guard = pool.begin().await?;
-        let rows = guard.query(statement).await?;
-        let _receipt = guard.commit().await?;
-        let is_back = rows.first().is_some_and(|row| row.get(0));
+        let is_back = pool.query(statement).await?.first().is_some_and(|row| row.get(0));
         if !is_back {
             *self.said.lock().unwrap_or_else(PoisonError::into_inner) = whole_until;
         }
@@ -129,8 +126,7 @@ impl Instance {
         ));
         let sql = "SELECT extract(epoch FROM min(lease_until) - pg_catalog.clock_timestamp())::float8 \
                    FROM trackd.instances WHERE lease_until > pg_catalog.clock_timestamp() AND instance_id <> $1";
-        let next = guard.query(Statement::new(sql).bind(self.id, Type::INT8)).await?;
-        let _receipt = guard.commit().await?;
+        let (next, _receipt) = guard.commit_with(Statement::new(sql).bind(self.id, Type::INT8)).await?;
         let seconds: Option<f64> = next.first().and_then(|row| row.get(0));
         let next_to_expire = seconds.and_then(|seconds| Duration::try_from_secs_f64(seconds.max(0.0)).ok());
         Ok(Others { orphans: rows.iter().map(orphan).collect(), next_to_expire })

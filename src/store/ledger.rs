@@ -4,7 +4,7 @@
 //! Must not know: what a run does.
 
 use super::claim::FREE;
-use super::{Error, Guard, Pool, Statement};
+use super::{Error, Pool, Statement};
 use crate::class::Class;
 use crate::shape::Reject;
 use crate::status::{Run, RunStatus};
@@ -146,7 +146,7 @@ fn record_statement(claimed_by: i64, runs: &[Run]) -> Statement {
 pub async fn settled(pool: &Pool, run_id: Uuid) -> Result<Option<Run>, Error> {
     // Its lock is with the transaction whose answer was lost, as long as that goes on.
     let sql = format!("SELECT {COLUMNS} FROM trackd.runs WHERE run_id = $1 FOR UPDATE");
-    Ok(read(pool, Statement::new(sql).bind(run_id, Type::UUID)).await?.first().and_then(run_of))
+    Ok(pool.query(Statement::new(sql).bind(run_id, Type::UUID)).await?.first().and_then(run_of))
 }
 
 /// A tracker's instants on record.
@@ -183,7 +183,7 @@ pub async fn meet(pool: &Pool, trackers: &[String], since: Timestamp) -> Result<
 pub async fn since(pool: &Pool, trackers: &[String]) -> Result<Vec<(String, Timestamp)>, Error> {
     let statement = Statement::new("SELECT tracker, since FROM trackd.trackers WHERE tracker = ANY($1)")
         .bind(trackers.to_vec(), Type::TEXT_ARRAY);
-    Ok(read(pool, statement).await?.iter().map(|row| (row.get("tracker"), row.get("since"))).collect())
+    Ok(pool.query(statement).await?.iter().map(|row| (row.get("tracker"), row.get("since"))).collect())
 }
 
 /// For each of these trackers that is known, or ever was due by schedule, where its record ends.
@@ -228,7 +228,7 @@ pub async fn instants(
         later.reverse();
         Instants { tracker: row.get("tracker"), whole_until: row.get("whole_until"), later }
     };
-    Ok(read(pool, statement).await?.iter().map(instants).collect())
+    Ok(pool.query(statement).await?.iter().map(instants).collect())
 }
 
 /// Which runs to show.
@@ -259,7 +259,7 @@ pub async fn recent(pool: &Pool, query: &Query) -> Result<Vec<Run>, Error> {
         .bind(query.tracker.clone(), Type::TEXT)
         .bind(query.failed, Type::BOOL)
         .bind(i64::from(query.limit), Type::INT8);
-    Ok(read(pool, statement).await?.iter().filter_map(run_of).collect())
+    Ok(pool.query(statement).await?.iter().filter_map(run_of).collect())
 }
 
 /// For each of these trackers its latest run, and the instant of its latest success.
@@ -277,15 +277,8 @@ pub async fn latest(pool: &Pool, trackers: &[String]) -> Result<Vec<(Run, Option
         COLUMNS.split(", ").map(|column| format!("r.{column}")).collect::<Vec<_>>().join(", ")
     );
     let statement = Statement::new(sql).bind(trackers.to_vec(), Type::TEXT_ARRAY);
-    let rows = read(pool, statement).await?;
+    let rows = pool.query(statement).await?;
     Ok(rows.iter().filter_map(|row| Some((run_of(row)?, row.get("success")))).collect())
-}
-
-async fn read(pool: &Pool, statement: Statement) -> Result<Vec<Row>, Error> {
-    let mut guard: Guard = pool.begin().await?;
-    let rows = guard.query(statement).await?;
-    let _receipt = guard.commit().await?;
-    Ok(rows)
 }
 
 /// A row of `COLUMNS`; `None` for one that is still running or of a kind this version does not know.

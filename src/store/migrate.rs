@@ -4,11 +4,12 @@
 //! Must not know: data tables (those follow the configuration, see `tables`).
 
 use super::connect::Opened;
-use super::{Error, Target};
+use super::{Error, Pool, Statement, Target};
 use crate::class::Class;
 use refinery::{Migration, error::Kind};
 use std::fmt;
 use std::time::Duration;
+use tokio_postgres::types::Type;
 use tokio_postgres::{Client, error::SqlState};
 
 mod embedded {
@@ -18,6 +19,7 @@ mod embedded {
 
 /// Where refinery keeps what it applied.
 const HISTORY: &str = "trackd.schema_history";
+const EXISTS: &str = "SELECT pg_catalog.to_regclass($1) IS NOT NULL";
 /// The advisory lock of everybody who migrates: "trackd" and a 1, as bytes.
 const LOCK: i64 = 0x7472_6163_6b64_0001;
 /// Longest wait for another process that migrates.
@@ -36,7 +38,7 @@ const ATTEMPTS: u32 = 8;
 /// Standing: the schema is newer than this program, or not the one it knows, or privileges lack.
 /// Retry: the server is away, or another process migrates for longer than a minute.
 pub async fn migrate(client: &mut Client) -> Result<Vec<String>, MigrateError> {
-    if is_current(client).await? {
+    if is_applied(client).await? {
         return Ok(Vec::new());
     }
     let lock = format!("SELECT pg_catalog.pg_advisory_lock({LOCK})");
@@ -67,6 +69,41 @@ pub async fn migrate_at(target: &Target) -> Result<Vec<String>, MigrateError> {
         applied = migrate(&mut client) => applied,
         _ = link => Err(MigrateError::closed()),
     }
+}
+
+/// Whether nothing is missing, asked on a connection of the pool: a start that finds it so needs no session of its own.
+///
+/// Cancel safety: safe; it only reads.
+///
+/// # Errors
+/// The database is away. What else is wrong, `migrate` tells.
+pub async fn is_current(pool: &Pool) -> Result<bool, Error> {
+    match record(pool).await {
+        Ok(record) => Ok(record.is_some_and(|record| record == known())),
+        Err(error) if error.is_away() => Err(error),
+        Err(_) => Ok(false),
+    }
+}
+
+/// Version, name and checksum of what is on record; `None` without a record.
+async fn record(pool: &Pool) -> Result<Option<Vec<(i32, String, String)>>, Error> {
+    let mut guard = pool.begin().await?;
+    let exists = Statement::new(EXISTS).bind(HISTORY, Type::TEXT);
+    if !guard.query(exists).await?.first().is_some_and(|row| row.get(0)) {
+        return Ok(None);
+    }
+    let sql = format!("SELECT version, name, checksum FROM {HISTORY} ORDER BY version");
+    let (rows, _receipt) = guard.commit_with(Statement::new(sql)).await?;
+    Ok(Some(rows.iter().map(|row| (row.get(0), row.get(1), row.get(2))).collect()))
+}
+
+/// As `record`, of what this program knows.
+fn known() -> Vec<(i32, String, String)> {
+    let of =
+        |migration: &Migration| (migration.version(), migration.name().to_owned(), migration.checksum().to_string());
+    let mut known: Vec<_> = runner().get_migrations().iter().map(of).collect();
+    known.sort_unstable();
+    known
 }
 
 /// How far the schema `trackd` is.
@@ -112,15 +149,14 @@ async fn look(client: &mut Client) -> Result<Standing, MigrateError> {
 
 /// The migrations on record, asked without a lock and without privileges to create; `None` without a record.
 async fn applied(client: &mut Client) -> Result<Option<Vec<Migration>>, MigrateError> {
-    let exists = format!("SELECT pg_catalog.to_regclass('{HISTORY}') IS NOT NULL");
-    if !client.query_typed(&exists, &[]).await?.first().is_some_and(|row| row.get(0)) {
+    if !client.query_typed(EXISTS, &[(&HISTORY, Type::TEXT)]).await?.first().is_some_and(|row| row.get(0)) {
         return Ok(None);
     }
     runner().get_applied_migrations_async(client).await.map(Some).map_err(MigrateError::from_refinery)
 }
 
 /// Whether every migration is applied already.
-async fn is_current(client: &mut Client) -> Result<bool, MigrateError> {
+async fn is_applied(client: &mut Client) -> Result<bool, MigrateError> {
     let Some(applied) = applied(client).await? else { return Ok(false) };
     let runner = runner();
     Ok(applied.len() == runner.get_migrations().len() && runner.get_migrations().iter().all(|m| applied.contains(m)))

@@ -43,9 +43,7 @@ pub async fn lacks(pool: &Pool, tables: &[Arc<Table>]) -> Result<Vec<Lack>, Erro
     let names = ledger.chain(tables.iter().map(|table| table.name.as_str()));
     let (schemas, names): (Vec<String>, Vec<String>) = names.map(parts).unzip();
     let question = Statement::new(QUESTION).bind(schemas, Type::TEXT_ARRAY).bind(names, Type::TEXT_ARRAY);
-    let mut guard = pool.begin().await?;
-    let rows = guard.query(question).await?;
-    let _receipt = guard.commit().await?;
+    let rows = pool.query(question).await?;
     let mut lacks: Vec<Lack> = Vec::new();
     for lack in rows.iter().filter_map(of_schema).chain(rows.iter().filter_map(of_table)) {
         if !lacks.contains(&lack) {

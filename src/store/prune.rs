@@ -91,8 +91,7 @@ async fn batch(pool: &Pool, keep: Duration, now: Timestamp) -> Result<Pruned, Er
         .bind(BATCH, Type::INT8);
     let mut guard = pool.begin().await?;
     guard.defer(Statement::new("SELECT pg_catalog.pg_advisory_xact_lock($1)").bind(LOCK, Type::INT8));
-    let rows = guard.query(statement).await?;
-    let _receipt = guard.commit().await?;
+    let (rows, _receipt) = guard.commit_with(statement).await?;
     let count = |at| rows.first().map_or(0, |row| u64::try_from(row.get::<_, i64>(at)).unwrap_or_default());
     Ok(Pruned { runs: count(0), rejects: count(1), more: count(0) >= BATCH.unsigned_abs() })
 }

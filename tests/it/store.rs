@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio_postgres::types::Type;
 use trackd::shape::{Absent, History, OnChange, Stamp, Table};
 use trackd::store::write::{Care, Failure, Writer};
-use trackd::store::{Error, Pool, PoolOptions, Statement, ledger};
+use trackd::store::{Error, Pool, PoolOptions, Statement, ledger, migrate};
 
 fn pool(database: &Database) -> Pool {
     Pool::new(PoolOptions { pool_timeout: Duration::from_secs(10), ..PoolOptions::new(&database.url()).unwrap() })
@@ -69,6 +69,42 @@ async fn a_statement_that_fails_on_its_way_with_commit_takes_everything_with_it(
     let error = guard.commit().await.unwrap_err();
     assert_eq!(error.sqlstate(), Some("42P01"), "{error}");
     assert!(!error.is_unknown_commit());
+    assert_eq!(count(&pool, "SELECT count(*) FROM t").await, 0);
+}
+
+#[tokio::test]
+async fn a_question_goes_with_all_of_its_transaction_in_one_round_trip() {
+    let database = Server::shared().database().await;
+    run_sql(&pool(&database), "CREATE TABLE t (n int)").await;
+    let proxy = Proxy::start(database.socket()).await;
+    let through = Pool::new(PoolOptions::new(&proxy.url(&database)).unwrap());
+    let one = || Statement::new("INSERT INTO t VALUES (1)");
+    let sum = || Statement::new("SELECT coalesce(sum(n), 0) FROM t");
+    assert_eq!(through.query(sum()).await.unwrap()[0].get::<_, i64>(0), 0);
+    let begun = proxy.turns();
+    let mut guard = through.begin().await.unwrap();
+    guard.defer(one());
+    let (rows, receipt) = guard.commit_with(sum()).await.unwrap();
+    assert_eq!((rows[0].get::<_, i64>(0), receipt.touched(), proxy.turns() - begun), (1, &[1][..], 1));
+    let mut guard = through.begin().await.unwrap();
+    guard.defer(one());
+    assert_eq!(guard.query(sum()).await.unwrap()[0].get::<_, i64>(0), 2);
+    assert_eq!(proxy.turns() - begun, 2);
+    drop(guard);
+    assert_eq!((count(&pool(&database), "SELECT count(*) FROM t").await, proxy.accepted()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_question_that_fails_with_commit_behind_it_takes_everything_with_it() {
+    let database = Server::shared().database().await;
+    let pool = pool(&database);
+    run_sql(&pool, "CREATE TABLE t (n int)").await;
+    let mut guard = pool.begin().await.unwrap();
+    guard.defer(Statement::new("INSERT INTO t VALUES (1)"));
+    let error = guard.commit_with(Statement::new("SELECT 1 / (n - 1) FROM t")).await.unwrap_err();
+    assert_eq!((error.sqlstate(), error.is_unknown_commit()), (Some("22012"), false), "{error}");
+    let refused = pool.query(Statement::new("COMMIT")).await.unwrap_err();
+    assert!(refused.to_string().contains("COMMIT"), "{refused}");
     assert_eq!(count(&pool, "SELECT count(*) FROM t").await, 0);
 }
 
@@ -170,6 +206,13 @@ async fn commit_lost_in_transit_is_reported_as_unknown() {
     let error = guard.commit().await.unwrap_err();
     assert!(error.is_unknown_commit(), "{error}");
     assert_eq!(count(&pool(&database), "SELECT count(*) FROM t").await, 1, "the server had committed");
+    proxy.set(Fault::None);
+    let mut guard = through.begin_patiently().await.unwrap();
+    guard.defer(Statement::new("INSERT INTO t VALUES (1)"));
+    proxy.set(Fault::LoseCommits);
+    let error = guard.commit_with(Statement::new("SELECT count(*) FROM t")).await.unwrap_err();
+    assert!(error.is_unknown_commit(), "{error}");
+    assert_eq!(count(&pool(&database), "SELECT count(*) FROM t").await, 2, "it had committed that, too");
 }
 
 #[tokio::test]
@@ -243,7 +286,7 @@ async fn both_ways(ddl: &str, history: History, steps: &[Step<'_>], sql: &str, e
         let database = Server::shared().database().await;
         let pool = pool(&database);
         run_sql(&pool, ddl).await;
-        trackd::store::migrate::migrate(&mut database.client().await).await.unwrap();
+        migrate::migrate(&mut database.client().await).await.unwrap();
         let table = table("t", history);
         for (at, rows, written) in steps {
             let rows = TestRows::new(rows).padded(padding);
@@ -372,7 +415,7 @@ async fn in_any_order(ddl: &str, history: History, runs: [&[(&str, i32)]; 4], sq
         let database = Server::shared().database().await;
         let pool = pool(&database);
         run_sql(&pool, ddl).await;
-        trackd::store::migrate::migrate(&mut database.client().await).await.unwrap();
+        migrate::migrate(&mut database.client().await).await.unwrap();
         let table = table("t", history);
         for order in orders().step_by(if padding == 0 { 1 } else { 5 }) {
             run_sql(&pool, "TRUNCATE t, trackd.runs, trackd.rejects").await;
@@ -436,7 +479,7 @@ async fn a_row_the_server_refuses_is_found_and_set_aside_and_the_others_land() {
             "CREATE TABLE t (k text PRIMARY KEY, v int CHECK (v < 10), first_seen_at timestamptz, run_id uuid)",
         )
         .await;
-        trackd::store::migrate::migrate(&mut database.client().await).await.unwrap();
+        migrate::migrate(&mut database.client().await).await.unwrap();
         let table = table("t", History::Event { on_change: OnChange::Ignore });
         let rows = || TestRows::new(&[("a", 1), ("b", 11), ("c", 2), ("d", 12)]).padded(padding);
         let error = land(&pool, &table, DAY_1, rows(), Care::Sets).await.unwrap_err();
@@ -474,7 +517,7 @@ async fn the_latest_runs_are_told_newest_first() {
     let database = Server::shared().database().await;
     let pool = pool(&database);
     let mut client = database.client().await;
-    trackd::store::migrate::migrate(&mut client).await.unwrap();
+    migrate::migrate(&mut client).await.unwrap();
     let insert = "INSERT INTO trackd.runs (run_id, tracker, scheduled_at, kind, status, attempt, instance, started_at, finished_at) \
                   VALUES ($1, $2, $3, 'scheduled', $4, 1, 'x', $3, $3)";
     for second in 0..40 {
@@ -505,6 +548,27 @@ async fn until(client: &tokio_postgres::Client, sql: &str, expected: i64) {
     tokio::time::timeout(Duration::from_secs(20), reached).await.expect("the event did not come within 20 s");
 }
 
+#[tokio::test]
+async fn a_schema_is_current_once_all_migrations_of_this_program_and_no_others_are_on_record() {
+    let database = Server::shared().database().await;
+    let pool = pool(&database);
+    assert!(!migrate::is_current(&pool).await.unwrap(), "nothing is there");
+    migrate::migrate(&mut database.client().await).await.unwrap();
+    assert!(migrate::is_current(&pool).await.unwrap());
+    for (change, back) in [
+        ("checksum = checksum || '0' WHERE version = 2", "checksum = left(checksum, -1) WHERE version = 2"),
+        ("version = 4 WHERE version = 3", "version = 3 WHERE version = 4"),
+        ("name = 'other' WHERE version = 1", "name = 'ledger' WHERE version = 1"),
+    ] {
+        run_sql(&pool, &format!("UPDATE trackd.schema_history SET {change}")).await;
+        assert!(!migrate::is_current(&pool).await.unwrap(), "{change}");
+        run_sql(&pool, &format!("UPDATE trackd.schema_history SET {back}")).await;
+        assert!(migrate::is_current(&pool).await.unwrap(), "{back}");
+    }
+    let away = Pool::new(PoolOptions::new(&database.url_at(std::path::Path::new("/nonexistent"))).unwrap());
+    assert!(migrate::is_current(&away).await.unwrap_err().is_away());
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn who_migrates_waits_for_another_that_does() {
     let database = Server::shared().database().await;
@@ -512,8 +576,7 @@ async fn who_migrates_waits_for_another_that_does() {
     let lock = 0x7472_6163_6b64_0001_i64;
     other.execute("SELECT pg_advisory_lock($1)", &[&lock]).await.unwrap();
     let mut client = database.client().await;
-    let task =
-        tokio::spawn(async move { trackd::store::migrate::migrate(&mut client).await.map_err(|e| e.to_string()) });
+    let task = tokio::spawn(async move { migrate::migrate(&mut client).await.map_err(|e| e.to_string()) });
     let waits = "SELECT 1 FROM pg_locks JOIN pg_database d ON d.oid = database \
                  WHERE datname = current_database() AND locktype = 'advisory' AND NOT granted";
     eventually("a second one that waits", PATIENCE, async || !other.query(waits, &[]).await.unwrap().is_empty()).await;

@@ -21,9 +21,8 @@ use futures_util::{StreamExt, stream};
 use serde::Serialize;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Mutex, OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 
 /// How long one waits for who was before.
@@ -38,7 +37,7 @@ pub(in crate::cli) struct Desk {
     in_memory: Arc<Semaphore>,
     lander: Mutex<Lander>,
     /// Whether runs may land.
-    open: Arc<AtomicBool>,
+    open: watch::Receiver<bool>,
 }
 
 impl Desk {
@@ -47,7 +46,7 @@ impl Desk {
             thread: OneThread::new(),
             in_memory: Arc::new(Semaphore::new(1)),
             lander: Mutex::new(Lander::new(Replay::new(shared))),
-            open: Arc::clone(&shared.open),
+            open: shared.open.clone(),
         }
     }
 
@@ -99,7 +98,7 @@ impl Desk {
         file: PathBuf,
         current: bool,
     ) -> Result<SpoolAnswer, Refusal> {
-        if !self.open.load(Ordering::Acquire) {
+        if !*self.open.borrow() {
             return Err(Refusal::Now("the daemon has not met its database yet".into()));
         }
         let Ok(mut lander) = timeout(PATIENCE, self.lander.lock()).await else { return Err(busy("replays")) };

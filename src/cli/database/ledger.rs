@@ -12,19 +12,22 @@ use crate::daemon::work::Due;
 use crate::spool;
 use crate::status::{self, Run};
 use crate::store::instance::Orphan;
-use crate::store::{analyze, claim, health, ledger, prune};
+use crate::store::{analyze, claim, health, ledger, migrate, prune};
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use jiff::Timestamp;
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::task::spawn_blocking;
+use tokio::time::sleep;
 
 impl Ledger for Database {
     fn open(&self) -> BoxFuture<'_, Result<(), Unusable>> {
         async move {
-            for applied in self.migrate().await? {
+            self.start().await?;
+            let is_current = migrate::is_current(&self.pool).await.map_err(|error| unusable(&error))?;
+            for applied in if is_current { Vec::new() } else { self.migrate().await? } {
                 tracing::info!(migration = applied, "schema trackd migrated");
             }
             for error in self.make_tables().await?.into_iter().filter_map(Result::err) {
@@ -38,6 +41,18 @@ impl Ledger for Database {
                 self.instance.succeed(&self.pool, *id).await.map_err(|error| unusable(&error))?;
             }
             self.instance.renew(&self.pool, None).await.map(drop).map_err(|error| unusable(&error))
+        }
+        .boxed()
+    }
+
+    fn back(&self, within: Duration) -> BoxFuture<'_, ()> {
+        async move {
+            let pause = sleep(within);
+            // One that is there has failed for another reason, which takes its time.
+            let is_away = self.pool.last_error().is_some();
+            if !is_away || self.pool.begin_within(within).await.is_err() {
+                pause.await;
+            }
         }
         .boxed()
     }
@@ -140,7 +155,7 @@ impl Ledger for Database {
     }
 
     fn whole(&self) {
-        self.open.store(true, Ordering::Release);
+        self.open.send_replace(true);
     }
 
     fn spool(&self) -> status::Spool {

@@ -9,8 +9,8 @@ use super::Statement;
 use crate::store::Error;
 use futures_util::future::BoxFuture;
 use std::task::Poll;
-use tokio_postgres::Client;
 use tokio_postgres::error::{DbError, Severity};
+use tokio_postgres::{Client, Row};
 
 /// Why a flight failed.
 #[derive(Debug)]
@@ -20,25 +20,45 @@ pub(super) struct Failed {
     pub over: bool,
 }
 
-type Sent = Result<u64, tokio_postgres::Error>;
+/// What travels together, in this order.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Flight<'a> {
+    pub begin: Option<&'a str>,
+    pub statements: &'a [Statement],
+    /// The last one, whose rows are wanted. Before COMMIT, of built-in types: another type is asked for behind COMMIT,
+    /// whose answer nobody has taken then.
+    pub question: Option<&'a Statement>,
+    pub commit: bool,
+}
+
+/// What came back.
+#[derive(Debug, Default)]
+pub(super) struct Landed {
+    /// The rows that each statement touched.
+    pub touched: Vec<u64>,
+    /// The question's.
+    pub rows: Vec<Row>,
+}
+
+type Sent = Result<(u64, Vec<Row>), tokio_postgres::Error>;
 type Answer<'a> = BoxFuture<'a, Sent>;
 /// An answer awaited, and what it was if it came already.
 type Pending<'a> = (Answer<'a>, Option<Sent>);
 
-/// Sends all statements before it waits for the first answer. Returns the rows that each statement touched.
-pub(super) async fn fly(
-    client: &Client,
-    begin: Option<&str>,
-    statements: &[Statement],
-    commit: bool,
-) -> Result<Vec<u64>, Failed> {
-    let mut answers: Vec<Pending<'_>> = Vec::with_capacity(statements.len() + 2);
-    if let Some(begin) = begin {
-        answers.push((Box::pin(async move { client.batch_execute(begin).await.map(|()| 0) }), None));
-    }
+/// Sends all of it before it waits for the first answer.
+pub(super) async fn fly(client: &Client, flight: Flight<'_>) -> Result<Landed, Failed> {
+    let Flight { begin, statements, question, commit } = flight;
+    let simply =
+        |sql| -> Answer<'_> { Box::pin(async move { client.batch_execute(sql).await.map(|()| (0, Vec::new())) }) };
+    let mut answers: Vec<Pending<'_>> = Vec::with_capacity(statements.len() + 3);
+    answers.extend(begin.map(|begin| (simply(begin), None)));
     for statement in statements {
         let answer = async move { client.execute_typed(&statement.sql, &statement.params()).await };
-        answers.push((Box::pin(answer), None));
+        answers.push((Box::pin(async { Ok((answer.await?, Vec::new())) }), None));
+    }
+    if let Some(question) = question {
+        let answer = async move { client.query_typed(&question.sql, &question.params()).await };
+        answers.push((Box::pin(async { Ok((0, answer.await?)) }), None));
     }
     // The driver queues a request when its future is first polled: this fixes the order on the wire.
     poll_each(&mut answers).await;
@@ -49,13 +69,13 @@ pub(super) async fn fly(
         return Err(Failed { error: Error::driver("statement", error), over: false });
     }
     if commit {
-        let sent: Answer<'_> = Box::pin(async { client.batch_execute("COMMIT").await.map(|()| 0) });
-        answers.push((sent, None));
+        answers.push((simply("COMMIT"), None));
         let last = answers.len() - 1;
         poll_each(&mut answers[last..]).await;
     }
-    let mut counts = land(answers, commit).await?;
-    Ok(counts.drain(usize::from(begin.is_some())..).take(statements.len()).collect())
+    let mut landed = land(answers, commit).await?;
+    landed.touched = landed.touched.drain(usize::from(begin.is_some())..).take(statements.len()).collect();
+    Ok(landed)
 }
 
 /// Polls each once, in order.
@@ -72,20 +92,23 @@ async fn poll_each(answers: &mut [Pending<'_>]) {
 }
 
 /// Takes the answers in order, up to the first failure.
-async fn land(answers: Vec<Pending<'_>>, commit: bool) -> Result<Vec<u64>, Failed> {
+async fn land(answers: Vec<Pending<'_>>, commit: bool) -> Result<Landed, Failed> {
     let last = answers.len().saturating_sub(1);
-    let mut counts = Vec::with_capacity(answers.len());
+    let mut landed = Landed { touched: Vec::with_capacity(answers.len()), rows: Vec::new() };
     for (i, (answer, done)) in answers.into_iter().enumerate() {
         let result = match done {
             Some(result) => result,
             None => answer.await,
         };
         match result {
-            Ok(count) => counts.push(count),
+            Ok((touched, rows)) => {
+                landed.touched.push(touched);
+                landed.rows.extend(rows);
+            }
             Err(error) => return Err(classify(error, commit, commit && i == last)),
         }
     }
-    Ok(counts)
+    Ok(landed)
 }
 
 /// A connection lost with COMMIT on the wire leaves the outcome unknown; an answered error does not.

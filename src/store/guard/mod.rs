@@ -24,7 +24,7 @@ pub use statement::{Statement, Wire};
 use super::Error;
 use super::pool::{Lease, Pool};
 use super::transaction::TransactionOptions;
-use flight::{Failed, fly};
+use flight::{Failed, Flight, Landed, fly};
 use std::time::{Duration, Instant};
 use tokio_postgres::Row;
 
@@ -107,22 +107,17 @@ impl Guard {
         if self.deferred.is_empty() && self.state == State::Open {
             return Ok(Vec::new());
         }
-        self.flight(false).await
+        Ok(self.flight(None, false).await?.touched)
     }
 
-    /// Runs one statement now (after what was deferred) and returns its rows.
+    /// Runs one statement now, in one flight with what was deferred, and returns its rows.
     ///
     /// Cancel safety: as `flush`.
     ///
     /// # Errors
     /// As `flush`.
     pub async fn query(&mut self, statement: Statement) -> Result<Vec<Row>, Error> {
-        self.allow(&statement.sql)?;
-        self.flush().await?;
-        let limit = self.limit();
-        let lease = self.enter("query")?;
-        let answer = tokio::time::timeout(limit, lease.client().query_typed(&statement.sql, &statement.params())).await;
-        self.leave(&statement.sql, flatten_timeout("query", limit, answer))
+        Ok(self.flight(Some(statement), false).await?.rows)
     }
 
     /// Runs SQL text of several statements (savepoints, DDL), after what was deferred.
@@ -205,10 +200,26 @@ impl Guard {
             // In an aborted transaction this fails, where COMMIT would say "ok" after a roll-back.
             self.deferred.push(Statement::new("SELECT 1"));
         }
-        let touched = self.flight(true).await?;
+        let Landed { touched, .. } = self.end(None).await?;
+        Ok(Receipt { touched })
+    }
+
+    /// As `commit`, with a last statement before COMMIT whose rows are wanted: of types of the server's own.
+    ///
+    /// Cancel safety: as `commit`.
+    ///
+    /// # Errors
+    /// As `commit`.
+    pub async fn commit_with(mut self, statement: Statement) -> Result<(Vec<Row>, Receipt), Error> {
+        let Landed { touched, rows } = self.end(Some(statement)).await?;
+        Ok((rows, Receipt { touched }))
+    }
+
+    async fn end(&mut self, question: Option<Statement>) -> Result<Landed, Error> {
+        let landed = self.flight(question, true).await?;
         self.state = State::Over;
         self.pool.counters().committed.add();
-        Ok(Receipt { touched })
+        Ok(landed)
     }
 
     /// Rolls back now, and waits for it; dropping the guard does the same without waiting.
@@ -227,23 +238,25 @@ impl Guard {
         self.conflict
     }
 
-    async fn flight(&mut self, commit: bool) -> Result<Vec<u64>, Error> {
+    async fn flight(&mut self, question: Option<Statement>, commit: bool) -> Result<Landed, Error> {
         let statements = std::mem::take(&mut self.deferred);
-        for statement in &statements {
+        for statement in statements.iter().chain(&question) {
             self.allow(&statement.sql)?;
         }
         let begin = (self.state == State::Fresh).then(|| self.options.begin(self.statement_timeout()));
         let limit = self.limit();
         // Sent at the first poll: whenever this future is dropped, COMMIT may be on its way.
         let lease = self.enter_as(if commit { State::Unknown } else { State::Open }, "statement")?;
-        let flown = tokio::time::timeout(limit, fly(lease.client(), begin.as_deref(), &statements, commit)).await;
+        let flight = Flight { begin: begin.as_deref(), statements: &statements, question: question.as_ref(), commit };
+        let flown = tokio::time::timeout(limit, fly(lease.client(), flight)).await;
         let (answer, over) = match flown {
-            Ok(Ok(counts)) => (Ok(counts), false),
+            Ok(Ok(landed)) => (Ok(landed), false),
             Ok(Err(Failed { error, over })) => (Err(error), over),
             Err(_) if commit => (Err(Error::unknown_commit(Error::timeout("commit", limit))), false),
             Err(_) => (Err(Error::timeout("statement", limit)), false),
         };
-        let left = self.leave(statements.first().map_or("BEGIN", |first| &first.sql), answer);
+        let shown = question.as_ref().or(statements.first()).map_or("BEGIN", |statement| &statement.sql);
+        let left = self.leave(shown, answer);
         if over && self.busy.is_none() {
             self.state = State::Over;
             self.pool.counters().rolled_back.add();

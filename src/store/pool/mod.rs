@@ -29,13 +29,14 @@ pub(super) use statistics::Counters;
 pub use statistics::{BOUNDS, Histogram, Statistics};
 
 use self::core::{Core, Refusal};
-use super::guard::Guard;
+use super::guard::{Guard, Statement};
 use super::{Error, Target, TransactionOptions};
 use session::Watchers;
 use std::fmt;
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 use tokio::time::{Instant, timeout};
+use tokio_postgres::Row;
 use tokio_util::task::TaskTracker;
 
 /// A pool of connections. Cheap to clone; all clones are one pool. Opens nothing before the first borrow.
@@ -147,6 +148,18 @@ impl Pool {
             }
             limit = self.pool_timeout().min(left);
         }
+    }
+
+    /// Runs one statement in a transaction of its own, in one round trip, and returns its rows: of types of the server's
+    /// own.
+    ///
+    /// Cancel safety: it landed or it did not.
+    ///
+    /// # Errors
+    /// As `begin`, and as the guard's `commit`.
+    pub async fn query(&self, statement: Statement) -> Result<Vec<Row>, Error> {
+        let (rows, _receipt) = self.begin().await?.commit_with(statement).await?;
+        Ok(rows)
     }
 
     /// Borrows a connection to look at the server, for who leaves nothing on it.

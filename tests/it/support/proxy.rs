@@ -49,6 +49,8 @@ struct Line {
     /// Bytes before the cut.
     budget: AtomicUsize,
     accepted: AtomicUsize,
+    /// Round trips that were begun.
+    turns: AtomicUsize,
     /// Connections that were accepted before so many are silent for good.
     stranded: AtomicUsize,
 }
@@ -58,7 +60,7 @@ impl Proxy {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let (fault, zero) = (watch::channel(Fault::None).0, || AtomicUsize::new(0));
-        let line = Arc::new(Line { fault, budget: zero(), accepted: zero(), stranded: zero() });
+        let line = Arc::new(Line { fault, budget: zero(), accepted: zero(), turns: zero(), stranded: zero() });
         let shared = line.clone();
         tokio::spawn(async move {
             while let Ok((client, _)) = listener.accept().await {
@@ -89,6 +91,11 @@ impl Proxy {
     pub fn accepted(&self) -> usize {
         self.line.accepted.load(Ordering::SeqCst)
     }
+
+    /// Round trips so far: what was sent up since something came down is one, however many pieces it has.
+    pub fn turns(&self) -> usize {
+        self.line.turns.load(Ordering::SeqCst)
+    }
 }
 
 impl Line {
@@ -117,6 +124,7 @@ async fn forward(number: usize, client: TcpStream, server: PathBuf, line: Arc<Li
     let (mut from_server, mut to_server) = server.into_split();
     let (mut from_client, mut to_client) = client.into_split();
     let (mut up, mut down) = (vec![0; 16 * 1024], vec![0; 16 * 1024]);
+    let mut asks = false;
     loop {
         if line.lets_pass(number, &mut fault).await == Fault::Reset {
             return reset(to_client.as_ref());
@@ -127,6 +135,10 @@ async fn forward(number: usize, client: TcpStream, server: PathBuf, line: Arc<Li
             read = from_server.read(&mut down) => (read, false),
         };
         let Ok(read @ 1..) = read else { return };
+        if is_up && !std::mem::replace(&mut asks, is_up) {
+            line.turns.fetch_add(1, Ordering::SeqCst);
+        }
+        asks = is_up;
         // Asked again: these bytes may have been sent after a fault that the wait above did not see.
         let now = line.lets_pass(number, &mut fault).await;
         let passed = match is_up {
