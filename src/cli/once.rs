@@ -107,7 +107,7 @@ async fn here(config: &Config, args: Args) -> Result<(), Failure> {
         return dry_run(&plans, args.json).await;
     }
     database.migrate().await?;
-    database.instance().renew(database.pool(), None).await?;
+    database.instance().begin(database.pool(), None).await?;
     let mut done = Vec::with_capacity(plans.len());
     for plan in &plans {
         done.push(land(&database, plan).await?);

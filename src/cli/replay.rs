@@ -109,7 +109,7 @@ async fn by_daemon(
 async fn here(config: &Config, listed: Vec<Listed>, current: bool, lines: &mut Vec<Line>) -> Result<(), Failure> {
     let database = Database::of(config)?;
     database.migrate().await?;
-    database.instance().renew(database.pool(), None).await?;
+    database.instance().begin(database.pool(), None).await?;
     let (notifier, inbox) = notify::channel();
     let shared = Shared::without_spool(database.pool().clone(), Arc::clone(database.instance()), notifier);
     let mut lander = Lander::new(Replay::new(&shared));

@@ -8,7 +8,7 @@
 //!
 //! Must not know: what a run does.
 
-use super::instance::Instance;
+use super::instance::{BEFORE_IT_IS_SYNCED, Instance};
 use super::ledger::{bind_run, run_id};
 use super::{Error, Pool, Statement};
 use crate::status::{Kind, Run};
@@ -56,8 +56,7 @@ pub async fn claim(
     let claim = Claim { claimed_by: instance.id(), fence: instance.next_fence() };
     let try_to = async || {
         let mut guard = pool.begin().await?;
-        // Forgotten in a crash of the server, it is claimed again: nothing is lost but a claim.
-        guard.defer(Statement::new("SET LOCAL synchronous_commit = off"));
+        guard.defer(Statement::new(BEFORE_IT_IS_SYNCED));
         guard.defer(statement(&claim, run, over));
         let receipt = guard.commit().await?;
         Ok::<_, Error>(receipt.touched().last() == Some(&1))

@@ -20,6 +20,10 @@ use tokio_postgres::types::Type;
 /// Orphans of one look: the next one finds further ones.
 const MOST_ORPHANS: i64 = 1_000;
 
+/// For what a crash of the server may take back: it is said again, or claimed again, or known a lease later. Nobody waits for
+/// the disk of the server.
+pub(super) const BEFORE_IT_IS_SYNCED: &str = "SET LOCAL synchronous_commit = off";
+
 /// One process.
 #[derive(Debug)]
 pub struct Instance {
@@ -78,6 +82,24 @@ impl Instance {
         self.fence.fetch_add(1, Ordering::Relaxed)
     }
 
+    /// Takes the lease, and ends that of the process that was here before, which is known to be gone: its claims are free
+    /// at once.
+    ///
+    /// Cancel safety: safe; it landed or it did not.
+    ///
+    /// # Errors
+    /// As the guard's: they are free when its lease is over.
+    pub async fn begin(&self, pool: &Pool, predecessor: Option<i64>) -> Result<(), Error> {
+        let mut guard = pool.begin().await?;
+        guard.defer(Statement::new(BEFORE_IT_IS_SYNCED));
+        if let Some(id) = predecessor.filter(|id| *id != self.id) {
+            guard.defer(end_of_lease(id));
+        }
+        let _rows = guard.commit_with(self.renewal(None)).await?;
+        *self.said.lock().unwrap_or_else(PoisonError::into_inner) = None;
+        Ok(())
+    }
+
     /// Renews the lease, or takes it where there is none. `whole_until`: its instants up to there have their rows.
     ///
     /// Returns whether the database remembers less than this process said before: the server went back in time. What it
@@ -88,8 +110,17 @@ impl Instance {
     /// # Errors
     /// As the guard's.
     pub async fn renew(&self, pool: &Pool, whole_until: Option<Timestamp>) -> Result<bool, Error> {
+        let is_back = pool.query(self.renewal(whole_until)).await?.first().is_some_and(|row| row.get(0));
+        if !is_back {
+            *self.said.lock().unwrap_or_else(PoisonError::into_inner) = whole_until;
+        }
+        Ok(is_back)
+    }
+
+    /// The row says whether the database remembers less than was said.
+    fn renewal(&self, whole_until: Option<Timestamp>) -> Statement {
         let said = whole_until.and_then(|_| *self.said.lock().unwrap_or_else(PoisonError::into_inner));
-        let statement = Statement::new(
+        Statement::new(
             "INSERT INTO trackd.instances AS i (instance_id, name, lease_until, whole_until) VALUES ($1, $2, \
              pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => $3), $4) \
              ON CONFLICT (instance_id) DO UPDATE SET lease_until = excluded.lease_until, \
@@ -100,12 +131,7 @@ impl Instance {
         .bind(self.name.clone(), Type::TEXT)
         .bind(self.lease.as_secs_f64(), Type::FLOAT8)
         .bind(whole_until, Type::TIMESTAMPTZ)
-        .bind(said, Type::TIMESTAMPTZ);
-        let is_back = pool.query(statement).await?.first().is_some_and(|row| row.get(0));
-        if !is_back {
-            *self.said.lock().unwrap_or_else(PoisonError::into_inner) = whole_until;
-        }
-        Ok(is_back)
+        .bind(said, Type::TIMESTAMPTZ)
     }
 
     /// What others left behind, and when more may be. Rows of processes that are long gone and claim nothing are removed.
@@ -132,16 +158,6 @@ impl Instance {
         Ok(Others { orphans: rows.iter().map(orphan).collect(), next_to_expire })
     }
 
-    /// Ends the lease of a process that is known to be gone: its claims are free at once.
-    ///
-    /// Cancel safety: safe; it landed or it did not.
-    ///
-    /// # Errors
-    /// As the guard's: they are free when its lease is over.
-    pub async fn succeed(&self, pool: &Pool, id: i64) -> Result<(), Error> {
-        if id == self.id { Ok(()) } else { end_lease(pool, id).await }
-    }
-
     /// Removes a process that is known to be gone, once all of its instants have their rows.
     ///
     /// Cancel safety: safe; it landed or it did not.
@@ -150,6 +166,7 @@ impl Instance {
     /// As the guard's: it is removed after a day.
     pub async fn forget(&self, pool: &Pool, id: i64) -> Result<(), Error> {
         let mut guard = pool.begin().await?;
+        guard.defer(Statement::new(BEFORE_IT_IS_SYNCED));
         let sql = "DELETE FROM trackd.instances WHERE instance_id = $1 AND instance_id <> $2";
         guard.defer(Statement::new(sql).bind(id, Type::INT8).bind(self.id, Type::INT8));
         guard.commit().await.map(drop)
@@ -162,15 +179,15 @@ impl Instance {
     /// # Errors
     /// As the guard's: they are free when the lease is over.
     pub async fn leave(&self, pool: &Pool) -> Result<(), Error> {
-        end_lease(pool, self.id).await
+        let mut guard = pool.begin().await?;
+        guard.defer(end_of_lease(self.id));
+        guard.commit().await.map(drop)
     }
 }
 
-async fn end_lease(pool: &Pool, id: i64) -> Result<(), Error> {
-    let mut guard = pool.begin().await?;
+fn end_of_lease(id: i64) -> Statement {
     let sql = "UPDATE trackd.instances SET lease_until = pg_catalog.clock_timestamp() WHERE instance_id = $1";
-    guard.defer(Statement::new(sql).bind(id, Type::INT8));
-    guard.commit().await.map(drop)
+    Statement::new(sql).bind(id, Type::INT8)
 }
 
 fn orphan(row: &Row) -> Orphan {

@@ -185,7 +185,12 @@ async fn a_table_that_is_locked_at_a_start_holds_up_its_own_tracker_alone() {
     let daemon = home.run();
     eventually("rows of the other", PATIENCE, async || count(&client, "SELECT count(*) FROM c").await > before + 3)
         .await;
-    assert_eq!(daemon.said("tables were not looked at: their runs do error=query: canceling"), 1, "{}", daemon.log());
+    assert_eq!(
+        daemon.said("tables were not looked at: their runs do error=statement: canceling"),
+        1,
+        "{}",
+        daemon.log()
+    );
     locker.batch_execute("COMMIT").await.unwrap();
     eventually("none that waits", PATIENCE, async || waiting(&home) == 0).await;
     stop(daemon).await;

@@ -37,10 +37,8 @@ impl Ledger for Database {
                     _ => tracing::error!(error = %error, hint = error.hint(), "tables are not as configured"),
                 }
             }
-            if let Some(id) = self.predecessor.get() {
-                self.instance.succeed(&self.pool, *id).await.map_err(|error| unusable(&error))?;
-            }
-            self.instance.renew(&self.pool, None).await.map(drop).map_err(|error| unusable(&error))
+            let predecessor = self.predecessor.get().copied();
+            self.instance.begin(&self.pool, predecessor).await.map_err(|error| unusable(&error))
         }
         .boxed()
     }
