@@ -103,7 +103,9 @@ async fn land(answers: Vec<Pending<'_>>, commit: bool) -> Result<Landed, Failed>
         match result {
             Ok((touched, rows)) => {
                 landed.touched.push(touched);
-                landed.rows.extend(rows);
+                if !rows.is_empty() {
+                    landed.rows = rows;
+                }
             }
             Err(error) => return Err(classify(error, commit, commit && i == last)),
         }
