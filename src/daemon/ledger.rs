@@ -19,9 +19,12 @@ pub trait Ledger: Send + Sync + 'static {
     /// Class retry: it is away, try again. Class standing: a person must act.
     fn open(&self) -> BoxFuture<'_, Result<(), Unusable>>;
 
-    /// Waits for one that is away, or until so much time has passed.
-    fn back(&self, within: Duration) -> BoxFuture<'_, ()> {
-        Box::pin(tokio::time::sleep(within))
+    /// Waits for one that is away, or until so much time has passed. Returns whether it is back.
+    fn back(&self, within: Duration) -> BoxFuture<'_, bool> {
+        Box::pin(async move {
+            tokio::time::sleep(within).await;
+            false
+        })
     }
 
     /// Notes that these trackers are followed since then; those it knows keep their time.

@@ -110,7 +110,8 @@ impl Instance {
     /// # Errors
     /// As the guard's.
     pub async fn renew(&self, pool: &Pool, whole_until: Option<Timestamp>) -> Result<bool, Error> {
-        let is_back = pool.query(self.renewal(whole_until)).await?.first().is_some_and(|row| row.get(0));
+        let (rows, _receipt) = pool.begin().await?.commit_with(self.renewal(whole_until)).await?;
+        let is_back = rows.first().is_some_and(|row| row.get(0));
         if !is_back {
             *self.said.lock().unwrap_or_else(PoisonError::into_inner) = whole_until;
         }

@@ -146,7 +146,10 @@ fn record_statement(claimed_by: i64, runs: &[Run]) -> Statement {
 pub async fn settled(pool: &Pool, run_id: Uuid) -> Result<Option<Run>, Error> {
     // Its lock is with the transaction whose answer was lost, as long as that goes on.
     let sql = format!("SELECT {COLUMNS} FROM trackd.runs WHERE run_id = $1 FOR UPDATE");
-    Ok(pool.query(Statement::new(sql).bind(run_id, Type::UUID)).await?.first().and_then(run_of))
+    let mut guard = pool.begin().await?;
+    let rows = guard.query(Statement::new(sql).bind(run_id, Type::UUID)).await?;
+    let _receipt = guard.commit().await?;
+    Ok(rows.first().and_then(run_of))
 }
 
 /// A tracker's instants on record.

@@ -4,7 +4,7 @@
 //! Must not know: data tables (those follow the configuration, see `tables`).
 
 use super::connect::Opened;
-use super::{Error, Pool, Statement, Target};
+use super::{Error, Guard, Pool, Statement, Target};
 use crate::class::Class;
 use refinery::{Migration, error::Kind};
 use std::fmt;
@@ -76,9 +76,9 @@ pub async fn migrate_at(target: &Target) -> Result<Vec<String>, MigrateError> {
 /// Cancel safety: safe; it only reads.
 ///
 /// # Errors
-/// The database is away. What else is wrong, `migrate` tells.
+/// Nobody is let in, or the database is away. What else is wrong, `migrate` tells.
 pub async fn is_current(pool: &Pool) -> Result<bool, Error> {
-    match record(pool).await {
+    match record(pool.begin().await?).await {
         Ok(record) => Ok(record.is_some_and(|record| record == known())),
         Err(error) if error.is_away() => Err(error),
         Err(_) => Ok(false),
@@ -86,8 +86,7 @@ pub async fn is_current(pool: &Pool) -> Result<bool, Error> {
 }
 
 /// Version, name and checksum of what is on record; `None` without a record.
-async fn record(pool: &Pool) -> Result<Option<Vec<(i32, String, String)>>, Error> {
-    let mut guard = pool.begin().await?;
+async fn record(mut guard: Guard) -> Result<Option<Vec<(i32, String, String)>>, Error> {
     let exists = Statement::new(EXISTS).bind(HISTORY, Type::TEXT);
     if !guard.query(exists).await?.first().is_some_and(|row| row.get(0)) {
         return Ok(None);

@@ -213,6 +213,14 @@ async fn commit_lost_in_transit_is_reported_as_unknown() {
     let error = guard.commit_with(Statement::new("SELECT count(*) FROM t")).await.unwrap_err();
     assert!(error.is_unknown_commit(), "{error}");
     assert_eq!(count(&pool(&database), "SELECT count(*) FROM t").await, 2, "it had committed that, too");
+    proxy.set(Fault::None);
+    drop(through.begin_patiently().await.unwrap());
+    proxy.set(Fault::LoseAnswers);
+    let error = through.query(Statement::new("SELECT count(*) FROM t")).await.unwrap_err();
+    assert!(error.is_away() && !error.is_unknown_commit(), "nothing was written: {error}");
+    assert_eq!(through.statistics().unknown, 2);
+    let refused = pool(&database).query(Statement::new("DELETE FROM t RETURNING n")).await.unwrap_err();
+    assert_eq!(refused.sqlstate(), Some("25006"), "a question may only read: {refused}");
 }
 
 #[tokio::test]

@@ -27,8 +27,12 @@ impl Ledger for Database {
         async move {
             self.start().await?;
             let is_current = migrate::is_current(&self.pool).await.map_err(|error| unusable(&error))?;
-            for applied in if is_current { Vec::new() } else { self.migrate().await? } {
-                tracing::info!(migration = applied, "schema trackd migrated");
+            if !is_current {
+                // Who migrates has a session of its own, and there may be one for us in all.
+                self.pool.reset();
+                for applied in self.migrate().await? {
+                    tracing::info!(migration = applied, "schema trackd migrated");
+                }
             }
             for error in self.make_tables().await?.into_iter().filter_map(Result::err) {
                 match error.class() {
@@ -43,14 +47,16 @@ impl Ledger for Database {
         .boxed()
     }
 
-    fn back(&self, within: Duration) -> BoxFuture<'_, ()> {
+    fn back(&self, within: Duration) -> BoxFuture<'_, bool> {
         async move {
             let pause = sleep(within);
             // One that is there has failed for another reason, which takes its time.
-            let is_away = self.pool.last_error().is_some();
-            if !is_away || self.pool.begin_within(within).await.is_err() {
+            let is_away = self.pool.last_error().is_some() && self.pool.numbers().size == 0;
+            let is_back = is_away && self.pool.begin_within(within).await.is_ok();
+            if !is_back {
                 pause.await;
             }
+            is_back
         }
         .boxed()
     }

@@ -28,7 +28,16 @@ pub(super) struct Flight<'a> {
     /// The last one, whose rows are wanted. Before COMMIT, of built-in types: another type is asked for behind COMMIT,
     /// whose answer nobody has taken then.
     pub question: Option<&'a Statement>,
-    pub commit: bool,
+    pub commit: Option<Commit>,
+}
+
+/// What COMMIT ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Commit {
+    /// What may have been written: a lost answer leaves that unknown.
+    Writes,
+    /// What the server let only read.
+    Reads,
 }
 
 /// What came back.
@@ -68,7 +77,7 @@ pub(super) async fn fly(client: &Client, flight: Flight<'_>) -> Result<Landed, F
         // Never sent: a parameter that its type does not take, or a closed connection. COMMIT does not follow.
         return Err(Failed { error: Error::driver("statement", error), over: false });
     }
-    if commit {
+    if commit.is_some() {
         answers.push((simply("COMMIT"), None));
         let last = answers.len() - 1;
         poll_each(&mut answers[last..]).await;
@@ -92,7 +101,7 @@ async fn poll_each(answers: &mut [Pending<'_>]) {
 }
 
 /// Takes the answers in order, up to the first failure.
-async fn land(answers: Vec<Pending<'_>>, commit: bool) -> Result<Landed, Failed> {
+async fn land(answers: Vec<Pending<'_>>, commit: Option<Commit>) -> Result<Landed, Failed> {
     let last = answers.len().saturating_sub(1);
     let mut landed = Landed { touched: Vec::with_capacity(answers.len()), rows: Vec::new() };
     for (i, (answer, done)) in answers.into_iter().enumerate() {
@@ -107,20 +116,20 @@ async fn land(answers: Vec<Pending<'_>>, commit: bool) -> Result<Landed, Failed>
                     landed.rows = rows;
                 }
             }
-            Err(error) => return Err(classify(error, commit, commit && i == last)),
+            Err(error) => return Err(classify(error, commit, commit.is_some() && i == last)),
         }
     }
     Ok(landed)
 }
 
 /// A connection lost with COMMIT on the wire leaves the outcome unknown; an answered error does not.
-fn classify(error: tokio_postgres::Error, commit_sent: bool, at_commit: bool) -> Failed {
+fn classify(error: tokio_postgres::Error, commit: Option<Commit>, at_commit: bool) -> Failed {
     let answered = error.as_db_error().is_some_and(is_answer);
     let error = Error::driver(if at_commit { "commit" } else { "statement" }, error);
-    match commit_sent {
-        true if !answered => Failed { error: Error::unknown_commit(error), over: false },
+    match commit {
+        Some(Commit::Writes) if !answered => Failed { error: Error::unknown_commit(error), over: false },
         // COMMIT is behind the failed statement and ends the transaction.
-        over => Failed { error, over },
+        _ => Failed { error, over: answered && commit.is_some() },
     }
 }
 

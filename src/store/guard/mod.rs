@@ -24,7 +24,7 @@ pub use statement::{Statement, Wire};
 use super::Error;
 use super::pool::{Lease, Pool};
 use super::transaction::TransactionOptions;
-use flight::{Failed, Flight, Landed, fly};
+use flight::{Commit, Failed, Flight, Landed, fly};
 use std::time::{Duration, Instant};
 use tokio_postgres::Row;
 
@@ -194,7 +194,7 @@ impl Guard {
     /// Cancel safety: if the future is dropped after COMMIT was sent, the outcome is unknown, as with a lost answer.
     ///
     /// # Errors
-    /// Rolled back, or `is_unknown_commit` when the connection was lost after COMMIT was sent.
+    /// Rolled back, or `is_unknown_commit` when the connection was lost after COMMIT was sent, unless it may only read.
     pub async fn commit(mut self) -> Result<Receipt, Error> {
         if self.deferred.is_empty() {
             // In an aborted transaction this fails, where COMMIT would say "ok" after a roll-back.
@@ -246,13 +246,15 @@ impl Guard {
         let begin = (self.state == State::Fresh).then(|| self.options.begin(self.statement_timeout()));
         let limit = self.limit();
         // Sent at the first poll: whenever this future is dropped, COMMIT may be on its way.
-        let lease = self.enter_as(if commit { State::Unknown } else { State::Open }, "statement")?;
+        let commit = commit.then_some(if self.options.read_only { Commit::Reads } else { Commit::Writes });
+        let unsure = commit == Some(Commit::Writes);
+        let lease = self.enter_as(if unsure { State::Unknown } else { State::Open }, "statement")?;
         let flight = Flight { begin: begin.as_deref(), statements: &statements, question: question.as_ref(), commit };
         let flown = tokio::time::timeout(limit, fly(lease.client(), flight)).await;
         let (answer, over) = match flown {
             Ok(Ok(landed)) => (Ok(landed), false),
             Ok(Err(Failed { error, over })) => (Err(error), over),
-            Err(_) if commit => (Err(Error::unknown_commit(Error::timeout("commit", limit))), false),
+            Err(_) if unsure => (Err(Error::unknown_commit(Error::timeout("commit", limit))), false),
             Err(_) => (Err(Error::timeout("statement", limit)), false),
         };
         let shown = question.as_ref().or(statements.first()).map_or("BEGIN", |statement| &statement.sql);

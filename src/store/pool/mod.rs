@@ -150,15 +150,16 @@ impl Pool {
         }
     }
 
-    /// Runs one statement in a transaction of its own, in one round trip, and returns its rows: of types of the server's
-    /// own.
+    /// Asks one question, in a transaction of its own that may only read and one round trip, and returns its rows: of
+    /// types of the server's own.
     ///
-    /// Cancel safety: it landed or it did not.
+    /// Cancel safety: safe; it only reads.
     ///
     /// # Errors
     /// As `begin`, and as the guard's `commit`.
     pub async fn query(&self, statement: Statement) -> Result<Vec<Row>, Error> {
-        let (rows, _receipt) = self.begin().await?.commit_with(statement).await?;
+        let reads = TransactionOptions { read_only: true, ..TransactionOptions::default() };
+        let (rows, _receipt) = self.begin_with(&reads).await?.commit_with(statement).await?;
         Ok(rows)
     }
 
