@@ -9,12 +9,13 @@
 
 use super::dispatch::Dispatch;
 use super::intake::Intake;
-use super::ledger::Ledger;
+use super::ledger::{Ledger, Unusable};
 use super::pulse::Pulse;
 use super::recorder;
 use super::scheduler::Scheduler;
 use super::state::State;
 use super::work::Due;
+use crate::class::Class;
 use crate::clock;
 use crate::config::{Config, Tracker};
 use crate::schedule::MissedPolicy;
@@ -82,12 +83,15 @@ pub(super) async fn keep(
         {
             unmet = None;
         }
-        let Ok(Ok(renewed)) = timeout(every, ledger.renew(whole_until())).await else {
-            drop(at_work);
-            // A database that is away is told of elsewhere.
-            tokio::time::sleep(AGAIN).await;
-            continue;
+        let renewed = match timeout(every, ledger.renew(whole_until())).await {
+            Ok(Ok(renewed)) => renewed,
+            failed => {
+                drop(at_work);
+                tokio::time::sleep(after(failed.ok().and_then(Result::err), &state, every)).await;
+                continue;
+            }
         };
+        state.refused(None);
         if renewed.is_back && !is_back_told {
             is_back_told = true;
             let hint = "restart trackd: it makes the ledger whole again from where the database is";
@@ -109,6 +113,15 @@ pub(super) async fn keep(
             config.mark_changed();
         }
     }
+}
+
+/// How long to wait after a sign that failed. A database that is away is told of by its connections, and back any moment.
+/// What it refuses needs a person, who learns of it here; a login is not tried more often than the lease is renewed.
+fn after(failed: Option<Unusable>, state: &State, every: Duration) -> Duration {
+    let Some(error) = failed.filter(|error| error.class == Class::Standing) else { return AGAIN };
+    let hint = error.hint.map(|hint| format!(" ({hint})")).unwrap_or_default();
+    state.refused(Some(format!("{}{hint}", error.message)));
+    every.max(AGAIN)
 }
 
 /// The run begins again, or its row says why it does not.

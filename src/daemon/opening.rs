@@ -89,7 +89,7 @@ impl Opening {
     pub(super) async fn open(self) -> Result<Opened, Unusable> {
         let mut wait = FIRST_WAIT;
         // Where instants run already, it was told before.
-        let mut told = self.begun.map(|_| Instant::now());
+        let mut told = self.begun.map(|_| (Instant::now(), Class::Retry));
         loop {
             let error = match self.try_open().await {
                 Ok(opened) => return Ok(opened),
@@ -98,9 +98,16 @@ impl Opening {
             if !self.state.is_up() && error.class == Class::Standing {
                 return Err(error);
             }
-            if told.is_none_or(|at| at.elapsed() >= TELL_AGAIN) {
-                tracing::warn!(error = %error, hint = error.hint, "database is away: payloads are kept until it is back");
-                told = Some(Instant::now());
+            if told.is_none_or(|(at, class)| at.elapsed() >= TELL_AGAIN || class != error.class) {
+                match error.class {
+                    Class::Standing => {
+                        tracing::error!(error = %error, hint = error.hint, "database cannot be used: payloads are kept until it can");
+                    }
+                    _ => {
+                        tracing::warn!(error = %error, hint = error.hint, "database is away: payloads are kept until it is back");
+                    }
+                }
+                told = Some((Instant::now(), error.class));
             }
             self.state.away(error.to_string());
             self.away.notify_one();

@@ -24,6 +24,8 @@ pub struct State {
 struct Inner {
     /// Everything but the trackers.
     head: Status,
+    /// What the ledger refuses although its database is there.
+    refused: Option<String>,
     trackers: Vec<Entry>,
     /// Name to place in `trackers`.
     index: HashMap<String, usize>,
@@ -68,7 +70,7 @@ impl State {
             workers: config.daemon.workers,
             ..Status::default()
         };
-        let inner = Inner { head, trackers: Vec::new(), index: HashMap::new() };
+        let inner = Inner { head, refused: None, trackers: Vec::new(), index: HashMap::new() };
         let state = State { inner: Mutex::new(inner), changed: Notify::new() };
         state.configure(config, now);
         state
@@ -207,6 +209,16 @@ impl State {
         self.touch();
     }
 
+    /// What the ledger refuses although its database is there, until somebody mends it; `None`: nothing.
+    pub fn refused(&self, error: Option<String>) {
+        let mut inner = self.lock();
+        if inner.refused != error {
+            inner.refused = error;
+            drop(inner);
+            self.touch();
+        }
+    }
+
     /// The database was asked how it is.
     pub fn looked(&self, server: Option<Server>) {
         self.lock().head.server = server;
@@ -226,16 +238,17 @@ impl State {
         let inner = self.lock();
         let mut status = inner.head.clone();
         status.trackers = inner.trackers.iter().map(|entry| entry.show(&gauges.states, now)).collect();
+        let database_error = gauges.database_error.or_else(|| inner.refused.clone());
         drop(inner);
         status.stale = status.trackers.iter().filter(|tracker| tracker.stale).count();
         status.standing = status.trackers.iter().filter(|tracker| tracker.standing.is_some()).count();
-        if status.phase == Phase::Running && gauges.database_error.is_some() {
+        if status.phase == Phase::Running && database_error.is_some() {
             status.phase = Phase::Degraded;
         }
         Status {
             workers_busy: gauges.workers_busy,
             queued: gauges.queued,
-            database_error: gauges.database_error.or(status.database_error),
+            database_error: database_error.or(status.database_error),
             pool: gauges.pool,
             spool: gauges.spool,
             ..status
@@ -364,5 +377,10 @@ mod tests {
         assert_eq!([shown(None).as_deref(), shown(Some("reset")).as_deref()], [Some("refused"), Some("reset")]);
         state.phase(Phase::Running);
         assert_eq!(shown(None), None);
+        state.refused(Some("permission denied".into()));
+        let status = state.snapshot(Gauges::default(), Timestamp::UNIX_EPOCH);
+        assert_eq!((status.phase, status.database_error.as_deref()), (Phase::Degraded, Some("permission denied")));
+        state.refused(None);
+        assert_eq!(state.snapshot(Gauges::default(), Timestamp::UNIX_EPOCH).phase, Phase::Running);
     }
 }

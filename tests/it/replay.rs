@@ -198,6 +198,25 @@ async fn a_table_that_is_locked_at_a_start_holds_up_its_own_tracker_alone() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_ledger_that_refuses_while_its_database_is_there_is_told_as_a_degraded_state() {
+    let database = Server::shared().database().await;
+    let home = Home::new(&database, &file_tracker("a", "200ms"));
+    home.put("a.json", r#"{"rows":[{"k":"a","v":1}]}"#);
+    let mut daemon = home.run();
+    daemon.says(" ready ", 1).await;
+    let client = database.client().await;
+    client.batch_execute("ALTER TABLE trackd.instances RENAME TO elsewhere").await.unwrap();
+    daemon.says("event=degraded", 1).await;
+    assert!(daemon.log().contains(r#"relation \"trackd.instances\" does not exist"#), "{}", daemon.log());
+    eventually("payloads that wait", PATIENCE, async || waiting(&home) > 0).await;
+    client.batch_execute("ALTER TABLE trackd.elsewhere RENAME TO instances").await.unwrap();
+    daemon.says("event=recovered", 1).await;
+    eventually("none that waits", PATIENCE, async || waiting(&home) == 0).await;
+    stop(daemon).await;
+    assert_eq!((count(&client, FAILED).await, aside(&home)), (0, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_the_database_refuses_for_now_waits_and_lands() {
     let database = Server::shared().database().await;
     let home = Home::new(&database, &file_tracker("a", "200ms"));

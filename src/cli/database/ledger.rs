@@ -20,7 +20,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::spawn_blocking;
-use tokio::time::sleep;
+use tokio::time::{Instant, sleep_until};
 
 impl Ledger for Database {
     fn open(&self) -> BoxFuture<'_, Result<(), Unusable>> {
@@ -49,14 +49,17 @@ impl Ledger for Database {
 
     fn back(&self, within: Duration) -> BoxFuture<'_, bool> {
         async move {
-            let pause = sleep(within);
+            let until = Instant::now() + within;
             // One that is there has failed for another reason, which takes its time.
-            let is_away = self.pool.last_error().is_some() && self.pool.numbers().size == 0;
-            let is_back = is_away && self.pool.begin_within(within).await.is_ok();
-            if !is_back {
-                pause.await;
+            if self.pool.last_error().is_none() || self.pool.numbers().size > 0 {
+                sleep_until(until).await;
+                return false;
             }
-            is_back
+            if self.pool.begin_within(within).await.is_err() {
+                // A login that is refused is not tried before the time is over, unless another one passed.
+                self.pool.healed(until.saturating_duration_since(Instant::now())).await;
+            }
+            self.pool.last_error().is_none()
         }
         .boxed()
     }

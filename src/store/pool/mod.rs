@@ -193,8 +193,10 @@ impl Pool {
         self.core().map_or(Duration::ZERO, |core| core.options.pool_timeout)
     }
 
-    /// Waits until a connection could be made, at most `pause`.
-    async fn healed(&self, pause: Duration) {
+    /// Waits until a connection could be made, whoever made it, at most `pause`.
+    ///
+    /// Cancel safety: safe.
+    pub async fn healed(&self, pause: Duration) {
         let Some(core) = self.core() else { return };
         let mut causes = core.breaker.subscribe();
         // Elapsed: the next try is this one's.
