@@ -39,7 +39,7 @@ pub(super) struct Index {
     /// Trackers whose directory lasts.
     pub(super) lasting: HashSet<String>,
     /// Trackers of which an entry was removed, which may not last yet.
-    pub(super) loose: HashSet<String>,
+    pub(super) loose: BTreeSet<String>,
 }
 
 impl Index {

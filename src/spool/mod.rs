@@ -333,7 +333,7 @@ impl Spool {
             return Ok(());
         }
         // Else a loss of power could bring back the entry, but not its plan.
-        let loose: Vec<String> = index.loose.drain().collect();
+        let loose = std::mem::take(&mut index.loose);
         drop(index);
         for tracker in loose {
             let dir = self.places.tracker(&tracker);
