@@ -31,6 +31,8 @@ const REMAINS: Duration = Duration::from_secs(30);
 const GOING: Duration = Duration::from_secs(5);
 /// Between two tries.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Between the beginning of a server's process and its socket, at most.
+const LISTENS: Duration = Duration::from_secs(5);
 /// How long another process may take to start or stop the server.
 const LOCK_PATIENCE: Duration = Duration::from_secs(660);
 /// How often a server is looked at, and how often in a row it may be started again.
@@ -286,9 +288,13 @@ impl Cluster {
     /// the database if it is missing.
     async fn ensure_database(&self) -> Result<(), EmbeddedError> {
         let deadline = Instant::now() + Duration::from_secs(START_SECONDS);
-        while matches!(self.connect("trackd").await, Err(error) if error.code() == Some(&SqlState::CANNOT_CONNECT_NOW))
-            && Instant::now() < deadline
-        {
+        let listens_by = Instant::now() + LISTENS;
+        let comes = |error: &tokio_postgres::Error| match error.code() {
+            Some(code) => *code == SqlState::CANNOT_CONNECT_NOW && Instant::now() < deadline,
+            // A server has its process a moment before its socket.
+            None => Instant::now() < listens_by && self.is_running(),
+        };
+        while self.connect("trackd").await.is_err_and(|error| comes(&error)) {
             tokio::time::sleep(PAUSE).await;
         }
         let connect = |database| self.connect(database);
